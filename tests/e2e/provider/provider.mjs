@@ -1,0 +1,109 @@
+// oidc-provider, configured to behave like Logto. It knows no sockets and no pages but those that it must return itself.
+
+import { generateKeyPairSync } from 'node:crypto';
+import { Provider, errors } from 'oidc-provider';
+import { CLAIMS } from './accounts.mjs';
+import { messagePage, signOutPage } from './pages.mjs';
+
+const LOGTO_PARAMETERS = [
+  'first_screen', 'identifier', 'direct_sign_in', 'interaction_mode', 'organization_id', 'one_time_token',
+  'google_one_tap_credential',
+];
+
+const DAY = 24 * 3600;
+
+/** Make a signing key, private JWK. EC P-384 as Logto's default; an RSA key is published without `alg`. */
+export function createKey(kind) {
+  const { privateKey } = kind === 'RSA'
+    ? generateKeyPairSync('rsa', { modulusLength: 2048 })
+    : generateKeyPairSync('ec', { namedCurve: 'P-384' });
+  return privateKey.export({ format: 'jwk' });
+}
+
+/** Confidential apps rotate past 70 % of the token's life, public ones every time. `always` and `never` override that. */
+function rotation(rule) {
+  return ({ oidc: { entities: { RefreshToken, Client } } }) => {
+    if (rule !== 'logto') return rule === 'always';
+    return Client.clientAuthMethod === 'none' || RefreshToken.ttlPercentagePassed() >= 70;
+  };
+}
+
+function resourceServer(resources, algorithm) {
+  return async (_ctx, indicator) => {
+    if (!Object.hasOwn(resources, indicator)) throw new errors.InvalidTarget();
+    return {
+      scope: resources[indicator],
+      audience: indicator,
+      accessTokenFormat: 'jwt',
+      jwt: { sign: { alg: algorithm } },
+    };
+  };
+}
+
+function lifetimes(settings) {
+  return {
+    AccessToken: settings.accessTokenTtl,
+    AuthorizationCode: 60,
+    IdToken: settings.idTokenTtl,
+    RefreshToken: settings.refreshTokenTtl,
+    Interaction: 3600,
+    Session: 14 * DAY,
+    Grant: 180 * DAY,
+  };
+}
+
+function features(settings, algorithm) {
+  return {
+    devInteractions: { enabled: false },
+    dPoP: { enabled: false },
+    introspection: { enabled: true },
+    revocation: { enabled: true },
+    resourceIndicators: { enabled: true, getResourceServerInfo: resourceServer(settings.resources, algorithm) },
+    backchannelLogout: { enabled: true },
+    rpInitiatedLogout: {
+      enabled: true,
+      logoutSource: async (ctx, form) => { ctx.body = signOutPage(form); },
+      postLogoutSuccessSource: async (ctx) => { ctx.body = messagePage('Signed out', 'You are signed out.'); },
+    },
+  };
+}
+
+/** Build the provider for an issuer. The first of `keys` signs, all are published. */
+export function createProvider(issuer, { settings, keys, storage, accounts }) {
+  const algorithm = keys[0].kty === 'RSA' ? 'RS256' : 'ES384';
+  const provider = new Provider(issuer, {
+    adapter: storage,
+    jwks: { keys },
+    clients: settings.clients,
+    clientDefaults: {
+      grant_types: ['authorization_code', 'refresh_token'],
+      id_token_signed_response_alg: algorithm,
+      response_types: ['code'],
+      token_endpoint_auth_method: 'client_secret_basic',
+    },
+    extraClientMetadata: { properties: ['third_party'] },
+    enabledJWA: {
+      idTokenSigningAlgValues: [algorithm],
+      userinfoSigningAlgValues: [algorithm],
+      introspectionSigningAlgValues: [algorithm],
+      authorizationSigningAlgValues: [algorithm],
+    },
+    claims: CLAIMS,
+    scopes: ['openid', 'offline_access', ...Object.keys(CLAIMS).filter((scope) => scope !== 'openid')],
+    conformIdTokenClaims: false,
+    clockTolerance: 0,
+    cookies: { keys: ['test-only'] },
+    extraParams: LOGTO_PARAMETERS,
+    features: features(settings, algorithm),
+    findAccount: accounts.find,
+    interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
+    rotateRefreshToken: rotation(settings.rotate),
+    ttl: lifetimes(settings),
+    renderError: async (ctx, out) => {
+      ctx.type = 'html';
+      ctx.body = messagePage('Something is wrong with this request', `${out.error}: ${out.error_description ?? ''}`);
+    },
+  });
+  provider.on('server_error', (_ctx, error) => console.error(error));
+  return provider;
+}
