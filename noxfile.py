@@ -177,7 +177,8 @@ def types(session):
 def docs(session):
     """Build the documentation; a broken link or an unknown name is an error. `docs serve` shows it while you write."""
     install(session, "docs", extras=",".join(EXTRAS))
-    session.run("mkdocs", *(session.posargs or ["build", "--strict"]))
+    session.run("python", "scripts/configuration_page.py")
+    session.run("zensical", *(session.posargs or ["build", "--strict", "--clean"]))
 
 
 @nox.session
