@@ -120,7 +120,8 @@ def test_the_python_block_runs(block: Block, folder: Path) -> None:
 
 def run_as_tests(block: Block, folder: Path) -> None:
     (folder / "test_block.py").write_text(block.code, "utf-8")
-    (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n", "utf-8")
+    settings = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+    (folder / "pytest.ini").write_text(settings, "utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "test_block.py"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,25 @@ def test_every_dependency_has_a_lower_bound_and_no_upper_one() -> None:
     """`nox -s lowest` can pin each of them, and no app is held back by ours."""
     lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     assert [entry for entries in lists for entry in entries if not re.fullmatch(r"[a-z-]+>=[\d.]+", entry)] == []
+
+
+def imported_packages() -> set[str]:
+    """Return what the package imports from others, at the top of a module or inside a function."""
+    nodes = [
+        node for path in (ROOT / "logto_asgi").rglob("*.py") for node in ast.walk(ast.parse(path.read_text("utf-8")))
+    ]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"logto_asgi"}
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    """Nothing works only because another package happens to bring it along."""
+    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    declared = {entry.partition(">=")[0].replace("-", "_") for entries in lists for entry in entries}
+    module_names = {"dotenv": "python_dotenv", "pydantic_core": "pydantic"}
+    # httpx2 is taken where the app has it, and pytest where the app's tests use our fixtures.
+    assert {module_names.get(name, name) for name in imported_packages()} - declared <= {"httpx2", "pytest"}
 
 
 def nox_sessions() -> set[str]:
