@@ -93,7 +93,7 @@ def test_a_code_comes_back_with_state_and_issuer(visit):
     """The call-back carries code, state and iss (RFC 9207); the tokens carry nonce and claims."""
     visitor = visit()
 
-    query = visitor.sign_in("alice")
+    query = visitor.sign_in("alice", scope="openid profile custom_data")
     tokens = visitor.exchange(query["code"])
 
     claims = decode(tokens["id_token"])
