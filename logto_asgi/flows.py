@@ -1,0 +1,208 @@
+"""Start and finish a sign-in, end a session. Knows the issuer and sessions; makes no response and reads no request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from logto_asgi.errors import AttemptNotFound, IssuerError, IssuerUnavailable, LogtoError
+from logto_asgi.models import PendingSignIn, Session, SignInOptions
+from logto_asgi.oidc.protocol import (
+    build_authorization_url,
+    build_end_session_url,
+    create_code_verifier,
+    parse_callback,
+    random_token,
+)
+
+if TYPE_CHECKING:
+    from logto_asgi.config import LogtoConfig
+    from logto_asgi.oidc.client import OidcClient
+    from logto_asgi.session.backends import CookieBackend
+    from logto_asgi.tokens import AccessTokens
+
+__all__ = ["Flows", "SignedOut"]
+
+logger = logging.getLogger("logto_asgi")
+
+_CLAIMS_KEPT = 10_000
+"""States that were claimed, kept for as long as an attempt may live; the oldest go first."""
+
+_OUTCOME_SHARED = 60
+"""Seconds for which a second call-back of the same state gets the first one's outcome: a reload, a lost answer."""
+
+_SIGN_OUT_BUDGET = 3.0
+"""Seconds that a sign-out may spend on calls to the issuer, in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedOut:
+    """Where the browser goes to end the session at the issuer, and whether the issuer could be asked at all."""
+
+    end_session_url: str | None
+    """None where the issuer has no such page, or its discovery document could not be had."""
+    issuer_known: bool = True
+
+
+class Flows:
+    """The steps of a browser's way in and out."""
+
+    def __init__(
+        self,
+        config: LogtoConfig,
+        sessions: CookieBackend,
+        tokens: AccessTokens,
+        client: Callable[[], OidcClient],
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._sessions = sessions
+        self._tokens = tokens
+        self._client = client
+        self._clock = clock
+        self._claimed: OrderedDict[str, tuple[float, Future[Session]]] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start_sign_in(self, options: SignInOptions, return_to: str) -> tuple[str, PendingSignIn]:
+        """Return the authorization URL and the attempt to remember until the call-back (RFC 6749 §4.1.1).
+
+        Raises `IssuerUnavailable` or `IssuerResponseInvalid` when discovery fails, `ConfigurationError` for options
+        that the protocol or Logto refuses.
+        """
+        metadata = await self._client().metadata()
+        pending = PendingSignIn(
+            state=random_token(),
+            nonce=random_token(),
+            code_verifier=create_code_verifier(),
+            redirect_uri=self._config.redirect_uri,
+            return_to=return_to,
+            created_at=int(self._clock()),
+            max_age=options.max_age,
+        )
+        return build_authorization_url(metadata, self._config, pending=pending, options=options), pending
+
+    async def finish_sign_in(self, query: Sequence[tuple[str, str]], pending: PendingSignIn) -> Session:
+        """Turn a call-back into a new session (RFC 6749 §4.1.2, OpenID Connect Core §3.1.3).
+
+        A state is spent once: whoever comes second with the same one gets the first one's outcome.
+        Raises `SignInError`, `VerificationError`, `IssuerError` or `SessionTooLarge`.
+        """
+        mine = self._claim(pending.state)
+        if mine is None:
+            return await self._outcome_of_another(pending.state)
+        task = asyncio.get_running_loop().create_task(self._settle(mine, query, pending), name="logto_asgi sign-in")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+        return mine.result()
+
+    async def _outcome_of_another(self, state: str) -> Session:
+        claimed_at, outcome = self._claimed[state]
+        if self._clock() - claimed_at > _OUTCOME_SHARED:
+            raise AttemptNotFound("This sign-in was finished before. Start again.")
+        try:
+            # A generous bound: discovery, exchange and keys each have a deadline of their own.
+            async with asyncio.timeout(4 * self._config.http_timeout):
+                session = await asyncio.shield(asyncio.wrap_future(outcome))
+        except TimeoutError:
+            raise IssuerUnavailable("The sign-in took too long. Try again.") from None
+        if self._sessions.is_ended(session.id):
+            raise AttemptNotFound("This sign-in was finished before, and its session has ended. Start again.")
+        return session
+
+    def _claim(self, state: str) -> Future[Session] | None:
+        """Claim a state. Return the future to settle, or None when somebody else did already."""
+        now = self._clock()
+        while self._claimed:
+            oldest, (claimed_at, _) = next(iter(self._claimed.items()))
+            if len(self._claimed) < _CLAIMS_KEPT and now - claimed_at <= self._config.attempt_lifetime:
+                break
+            del self._claimed[oldest]
+        future: Future[Session] = Future()
+        entry = self._claimed.setdefault(state, (now, future))
+        return future if entry[1] is future else None
+
+    async def _settle(self, outcome: Future[Session], query: Sequence[tuple[str, str]], pending: PendingSignIn) -> None:
+        """Exchange and settle the outcome, whatever becomes of the request that waits for it."""
+        try:
+            outcome.set_result(await self._exchange(query, pending))
+        except LogtoError as error:
+            outcome.set_exception(error)
+        except BaseException:
+            # A bug, or the loop is closing: whoever waits for this state must not wait for ever.
+            outcome.set_exception(IssuerUnavailable("The sign-in was interrupted. Try again."))
+            raise
+
+    async def _exchange(self, query: Sequence[tuple[str, str]], pending: PendingSignIn) -> Session:
+        client = self._client()
+        code = parse_callback(query, config=self._config, metadata=await client.metadata(), pending=pending)
+        tokens, claims = await client.exchange_code(pending, code)
+        first = self._tokens.first_token(tokens)
+        now = int(self._clock())
+        session = Session(
+            id=secrets.token_urlsafe(32),
+            version=1,
+            created_at=now,
+            sealed_at=now,
+            claims=claims,
+            scopes=first.scopes or tuple(self._config.scopes),
+            refresh_token=tokens.refresh_token,
+            id_token=None if self._config.is_logto else tokens.id_token,
+            access_tokens=MappingProxyType({first.key: first}),
+        )
+        self._sessions.start(session)
+        if tokens.refresh_token is None and "offline_access" in self._config.scopes:
+            logger.info("signed in without a refresh token: the issuer gave none for offline_access")
+        return session
+
+    async def replace(self, old: Session, new: Session) -> None:
+        """End the session that a sign-in replaced; revoke its refresh token where that cannot touch the new session.
+
+        The same user's sessions share one grant at Logto, and revoking a refresh token revokes its grant.
+        """
+        if old.id == new.id:
+            return
+        self._sessions.end(old)
+        if old.refresh_token and (old.claims.iss, old.claims.sub) != (new.claims.iss, new.claims.sub):
+            await self._revoke(old.refresh_token)
+
+    async def sign_out(self, session: Session | None) -> SignedOut:
+        """End the session here, revoke its refresh token, and say where the browser goes to end it at the issuer.
+
+        Takes at most 3 seconds for the issuer; what fails there never keeps the session alive here.
+        """
+        newest = session and (self._sessions.newest(session.id) or session)
+        if newest is not None:
+            self._sessions.end(newest)
+        try:
+            async with asyncio.timeout(_SIGN_OUT_BUDGET):
+                if newest is not None and newest.refresh_token:
+                    await self._revoke(newest.refresh_token)
+                hint = newest.id_token if newest else None
+                return SignedOut(await self._client().end_session_url(id_token_hint=hint))
+        except (IssuerError, TimeoutError) as error:
+            logger.warning("signed out here, but the issuer could not be asked: %s", getattr(error, "code", "time-out"))
+            return self._without_discovery(newest)
+
+    def _without_discovery(self, session: Session | None) -> SignedOut:
+        metadata = self._client().cached_metadata()
+        if metadata is None:
+            return SignedOut(None, issuer_known=False)
+        hint = session.id_token if session else None
+        landing = self._config.url(self._config.post_sign_out_path)
+        return SignedOut(
+            build_end_session_url(metadata, self._config, post_logout_redirect_uri=landing, id_token_hint=hint)
+        )
+
+    async def _revoke(self, refresh_token: str) -> None:
+        try:
+            await self._client().revoke(refresh_token)
+        except IssuerError as error:
+            logger.warning("could not revoke a refresh token: %s", error.code)

@@ -1,0 +1,94 @@
+"""Who may pass: the rules that every guard shares, whichever framework asks. Knows no response."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from starlette.routing import NoMatchFound
+
+from logto_asgi.errors import CrossSiteRequest, SetupError, SignInRequired
+from logto_asgi.origins import SAFE_METHODS, header, is_same_origin_request
+from logto_asgi.responses import install
+from logto_asgi.user import LogtoUser
+
+if TYPE_CHECKING:
+    from logto_asgi.config import LogtoConfig
+
+__all__ = ["SCOPE_KEY", "admit", "challenge", "same_app", "visitor"]
+
+SCOPE_KEY = "logto_asgi"
+"""Where the middleware puts the user in the ASGI scope. `request.state.user` may belong to the app."""
+
+_apps_with_routes: WeakSet[Any] = WeakSet()
+
+
+def visitor(scope: Any) -> LogtoUser:
+    """Return the user that the middleware put there. Raises `SetupError` where the middleware is missing."""
+    user = scope.get(SCOPE_KEY)
+    if user is None:
+        install(scope)
+        raise SetupError(
+            "LogtoMiddleware is missing around this app. Add the line: "
+            "app.add_middleware(LogtoMiddleware, config=config)"
+        )
+    return user  # type: ignore[no-any-return]
+
+
+def admit(scope: Any, *, redirect: bool | None = None) -> LogtoUser:
+    """Let a signed-in visitor pass.
+
+    Raises `SignInRequired` for an anonymous one, and `CrossSiteRequest` where a request that may change something
+    came by cookie from another site.
+    """
+    user = visitor(scope)
+    if not user.is_authenticated:
+        install(scope)
+        if redirect is not False:
+            _check_routes(user)
+        raise SignInRequired(
+            "Sign in to see this.", redirect=redirect, headers={"WWW-Authenticate": challenge(scope, user)}
+        )
+    if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
+        _check_origin(scope, user)
+    return user
+
+
+def same_app(one: LogtoConfig, other: LogtoConfig) -> bool:
+    """Tell whether two configurations are of one app at one issuer: reading the environment twice is no mistake."""
+    if one is other:
+        return True
+    return all(getattr(one, name) == getattr(other, name) for name in ("issuer", "app_id", "base_url", "auth_path"))
+
+
+def challenge(scope: Mapping[str, Any], user: LogtoUser) -> str:
+    """Return the challenge of a 401 (RFC 9110 §11.6.1): what a refused bearer token or a missing session needs."""
+    if (header(scope["headers"], b"authorization") or "")[:7].lower() == "bearer ":
+        return 'Bearer error="invalid_token", error_description="This endpoint takes no bearer token."'
+    return f'Cookie realm="{user._runtime.config.auth_url("sign-in")}"'
+
+
+def _check_routes(user: LogtoUser) -> None:
+    """Explain a missing auth router before somebody is sent to a page that does not exist."""
+    app = user._app
+    if app is None or app in _apps_with_routes or not hasattr(app, "url_path_for"):
+        return
+    try:
+        app.url_path_for("logto:sign-in")
+    except NoMatchFound:
+        raise SetupError(
+            "The auth routes are missing in this app. Add app.include_router(auth_router(config)) in FastAPI, "
+            "or routes=[*auth_routes(config), …] in Starlette."
+        ) from None
+    _apps_with_routes.add(app)
+
+
+def _check_origin(scope: Any, user: LogtoUser) -> None:
+    if is_same_origin_request(scope["headers"], user._runtime.config):
+        return
+    install(scope)
+    raise CrossSiteRequest(
+        "This request came from another site and was refused. If that site is yours, add its origin: "
+        "LogtoConfig(trusted_origins=[…])."
+    )

@@ -1,0 +1,232 @@
+"""Pure ASGI middleware: a user on every request and WebSocket, and the session written when the headers leave.
+
+`RequireAuthMiddleware` guards a mounted app or static files. Neither knows a route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from logto_asgi.errors import ConfigurationError, ConfigurationProblem, HTTPError, IssuerError
+from logto_asgi.guards import SCOPE_KEY, admit, same_app
+from logto_asgi.responses import answer, install
+from logto_asgi.runtime import Logto
+from logto_asgi.user import Credentials, LogtoUser
+
+if TYPE_CHECKING:
+    from logto_asgi.config import LogtoConfig
+
+__all__ = ["LogtoMiddleware", "RequireAuthMiddleware"]
+
+logger = logging.getLogger("logto_asgi")
+
+_NOT_FOR_SHARED_CACHES = frozenset({b"cache-control", b"expires", b"surrogate-control", b"cdn-cache-control"})
+
+
+class LogtoMiddleware:
+    """Put a `LogtoUser` on every HTTP request and WebSocket: `request.state.user`.
+
+    Also Starlette's `request.user` and `request.auth`, where no other middleware has set them. Pass `config=`, or a
+    `Logto` of your own as `logto=`. Reading the cookie waits until somebody asks for the user. Never raises:
+    whatever a cookie holds, the visitor is anonymous at worst.
+    """
+
+    def __init__(self, app: ASGIApp, *, config: LogtoConfig | None = None, logto: Logto | None = None) -> None:
+        if (config is None) == (logto is None):
+            raise ConfigurationError(
+                [
+                    ConfigurationProblem(
+                        "LogtoMiddleware",
+                        "needs exactly one of config= and logto=.",
+                        "Write app.add_middleware(LogtoMiddleware, config=config).",
+                    )
+                ]
+            )
+        self.app = app
+        self.logto = logto if logto is not None else Logto(config)  # type: ignore[arg-type]
+        config = self.logto.config
+        self._prefetches = config.fetch_user_info or config.get_access_token or config.get_organization_token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection (ASGI 3)."""
+        kind = scope["type"]
+        if kind == "http" or kind == "websocket":
+            outer = scope.get(SCOPE_KEY)
+            if outer is not None and same_app(outer._runtime.config, self.logto.config):
+                await self.app(scope, receive, send)
+                return
+            user = LogtoUser(self.logto, scope, install)
+            _place(scope, user)
+            if self._prefetches:
+                await user._prefetch()
+            if kind == "http":
+                await self.app(scope, receive, _sending_session(user, send))
+            else:
+                await _Conversation(user, send).run(self.app, scope, receive)
+        elif kind == "lifespan":
+            await self._lifespan(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = scope.get("app")
+        if app is not None and hasattr(app, "state"):
+            app.state.logto = self.logto
+        if self.logto.config.verify_on_startup and not await self._verified(receive, send):
+            return
+
+        async def send_then_close(message: Message) -> None:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                await self.logto.aclose()
+            await send(message)
+
+        await self.app(scope, receive, send_then_close)
+
+    async def _verified(self, receive: Receive, send: Send) -> bool:
+        try:
+            await self.logto.verify()
+        except IssuerError as error:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"logto-asgi: {error.message}"})
+            return False
+        return True
+
+
+def _place(scope: Scope, user: LogtoUser) -> None:
+    scope[SCOPE_KEY] = user
+    state = scope.get("state")
+    if state is None:
+        scope["state"] = {"user": user}
+    elif isinstance(state, MutableMapping) and isinstance(state.get("user", user), LogtoUser):
+        state["user"] = user
+    if isinstance(scope.get("user", user), LogtoUser):
+        scope["user"] = user
+        scope["auth"] = Credentials(user)
+
+
+def _sending_session(user: LogtoUser, send: Send) -> Send:
+    async def send_with_session(message: Message) -> None:
+        if message["type"] == "http.response.start" and user._loaded is not None:
+            write_session(user, message)
+        await send(message)
+
+    return send_with_session
+
+
+def write_session(user: LogtoUser, message: Message) -> None:
+    """Add to a message that starts a response what the browser must be told, if anything.
+
+    A response that read the user varies by cookie. One that carries a cookie of ours is for no shared cache; a write
+    that would only roll the session is left to a later response where this one may be cached.
+    """
+    loaded = user._loaded
+    if loaded is None:
+        return
+    headers = list(message.get("headers", ()))
+    may_roll = message.get("status") != 304 and not _publicly_cacheable(headers)
+    cookies = user._runtime.sessions.headers_to_send(loaded, may_roll=may_roll)
+    if cookies:
+        headers = [pair for pair in headers if pair[0].lower() not in _NOT_FOR_SHARED_CACHES]
+        headers.append((b"cache-control", b"private, no-store"))
+        headers.extend((b"set-cookie", cookie.encode("latin-1")) for cookie in cookies)
+    message["headers"] = _varying_by_cookie(headers)
+
+
+def _varying_by_cookie(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    for name, value in headers:
+        if name.lower() == b"vary":
+            fields = [field.strip() for field in value.lower().split(b",")]
+            if b"*" in fields or b"cookie" in fields:
+                return headers
+    headers.append((b"vary", b"Cookie"))
+    return headers
+
+
+def _publicly_cacheable(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a shared cache may store the response by its own word (RFC 9111 §3)."""
+    value = b",".join(value for name, value in headers if name.lower() == b"cache-control").lower()
+    directives = {part.strip().partition(b"=")[0] for part in value.split(b",")}
+    if directives & {b"private", b"no-store"}:
+        return False
+    return bool(directives & {b"public", b"s-maxage", b"max-age", b"immutable"})
+
+
+class _Conversation:
+    """One WebSocket: writes the session with the handshake's answer, and ends with the session's absolute lifetime."""
+
+    def __init__(self, user: LogtoUser, send: Send) -> None:
+        self._user = user
+        self._send = send
+        self._closed = False
+        self._timer: asyncio.Task[None] | None = None
+
+    async def run(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
+        try:
+            await app(scope, receive, self._send_with_session)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._timer
+
+    async def _send_with_session(self, message: Message) -> None:
+        if self._closed:
+            # Starlette takes an OSError for a peer that went away, and raises WebSocketDisconnect.
+            raise OSError("the session has ended and the WebSocket with it")
+        if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+            write_session(self._user, message)
+        await self._send(message)
+        if message["type"] == "websocket.accept":
+            self._timer = self._close_later()
+
+    def _close_later(self) -> asyncio.Task[None] | None:
+        session, runtime = self._user._session, self._user._runtime
+        if session is None:
+            return None
+        remaining = session.created_at + runtime.config.absolute_lifetime - runtime.clock()
+        return asyncio.get_running_loop().create_task(self._close_after(remaining), name="logto_asgi websocket end")
+
+    async def _close_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._closed = True
+        logger.info("websocket closed: its session has reached the end of its absolute lifetime")
+        with contextlib.suppress(RuntimeError, OSError):  # The app or the browser may have closed it by now.
+            await self._send({"type": "websocket.close", "code": 1008, "reason": "session_ended"})
+
+
+class RequireAuthMiddleware:
+    """Let only signed-in visitors through to an app: a mount, static files, a whole router.
+
+    `redirect`: True sends every GET to sign-in, False none, None (default) those of a browser's address bar or link.
+    Put it inside of `LogtoMiddleware`.
+    """
+
+    def __init__(self, app: ASGIApp, *, redirect: bool | None = None) -> None:
+        self.app = app
+        self._redirect = redirect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection (ASGI 3), or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        try:
+            admit(scope, redirect=self._redirect)
+        except HTTPError as error:
+            if "starlette.exception_handlers" in scope:
+                raise
+            # Outside of Starlette's ExceptionMiddleware nobody else would answer.
+            connection = Request(scope, receive, send) if scope["type"] == "http" else WebSocket(scope, receive, send)
+            response = await answer(connection, error)
+            if response is not None:
+                await response(scope, receive, send)
+            return
+        await self.app(scope, receive, send)

@@ -1,0 +1,50 @@
+"""Where a request comes from: this site, another one, or no browser. Pure; reads ASGI headers only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from logto_asgi.config import LogtoConfig
+
+__all__ = ["SAFE_METHODS", "header", "is_same_origin_request", "is_trusted_handshake", "is_trusted_origin"]
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""Methods that change nothing (RFC 9110 §9.2.1)."""
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+
+def header(headers: RawHeaders, name: bytes) -> str | None:
+    """Return the first value of a header, or None. `name` is in lower case, as ASGI has them."""
+    for key, value in headers:
+        if key == name:
+            return value.decode("latin-1")
+    return None
+
+
+def is_trusted_origin(origin: str, config: LogtoConfig) -> bool:
+    """Tell whether an `Origin` is the app's own or one of `trusted_origins`."""
+    return origin == config.origin or origin in config.trusted_origins
+
+
+def is_same_origin_request(headers: RawHeaders, config: LogtoConfig) -> bool:
+    """Tell whether a request that arrived by cookie may change something.
+
+    1. `Sec-Fetch-Site`: the browser says `same-origin` or `none` (typed, bookmarked).
+    2. `Origin` is ours or trusted, whatever the first said.
+    3. Neither header: no browser sent it.
+    """
+    site, origin = header(headers, b"sec-fetch-site"), header(headers, b"origin")
+    if site in ("same-origin", "none"):
+        return True
+    if origin is not None:
+        return is_trusted_origin(origin, config)
+    return site is None
+
+
+def is_trusted_handshake(headers: RawHeaders, config: LogtoConfig) -> bool:
+    """Tell whether a WebSocket handshake may use the cookie: every browser sends `Origin`, programs send none."""
+    origin = header(headers, b"origin")
+    return origin is None or is_trusted_origin(origin, config)

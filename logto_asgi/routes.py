@@ -1,0 +1,288 @@
+"""The auth routes `/logto/*`: parse the request, call a flow, respond. They know no OpenID Connect message."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from logto_asgi.errors import (
+    AttemptNotFound,
+    ConfigurationError,
+    CrossSiteRequest,
+    HTTPError,
+    LogtoError,
+    SetupError,
+    SignInCancelled,
+)
+from logto_asgi.guards import same_app, visitor
+from logto_asgi.models import Session
+from logto_asgi.notices import (
+    callback_failed,
+    cancelled,
+    confirm_one_time_token,
+    confirm_sign_out,
+    keeps_coming_back,
+    needs_its_own_window,
+    signed_out_here,
+)
+from logto_asgi.origins import header, is_same_origin_request
+from logto_asgi.responses import answer, install, is_prefetch, redirect
+from logto_asgi.return_to import path_of_own_url, safe_return_to, served_path
+from logto_asgi.sign_in_options import ONE_TIME_TOKEN, options_of_request
+from logto_asgi.user import LogtoUser
+
+if TYPE_CHECKING:
+    from logto_asgi.config import LogtoConfig
+
+__all__ = ["auth_routes"]
+
+logger = logging.getLogger("logto_asgi")
+
+_HOST_MARKER = "logto_host"
+"""Query parameter that says: this browser was sent to the host of `base_url` before."""
+
+_RETRY_MARKER = "logto_retry"
+"""Query parameter that says: the visitor asked to try again, so the count of automatic tries starts anew."""
+
+_MOST_TRIES = 3
+_MOST_BODY = 8192
+"""Bytes of a posted form that are read."""
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def auth_routes(config: LogtoConfig) -> list[Route]:
+    """Return the routes to serve: sign-in, sign-up, sign-in-callback and sign-out under `config.auth_path`.
+
+    They are named `logto:sign-in` and so on, for `url_for` and `@requires(…, redirect="logto:sign-in")`.
+    """
+    endpoints = _Endpoints(config)
+    table: Sequence[tuple[str, Endpoint, list[str]]] = [
+        ("sign-in", endpoints.sign_in, ["GET", "POST"]),
+        ("sign-up", endpoints.sign_up, ["GET", "POST"]),
+        ("sign-in-callback", endpoints.sign_in_callback, ["GET"]),
+        ("sign-out", endpoints.sign_out, ["GET", "POST"]),
+    ]
+    return [
+        Route(f"{config.auth_path}/{name}", endpoint, methods=methods, name=f"logto:{name}", include_in_schema=False)
+        for name, endpoint, methods in table
+    ]
+
+
+class _Endpoints:
+    def __init__(self, config: LogtoConfig) -> None:
+        self._config = config
+
+    async def sign_in(self, request: Request) -> Response:
+        """Send the browser to the issuer."""
+        return await self._start(request, "sign-in")
+
+    async def sign_up(self, request: Request) -> Response:
+        """Send the browser to the issuer's page for new users."""
+        return await self._start(request, "sign-up")
+
+    async def sign_in_callback(self, request: Request) -> Response:
+        """Take the browser back from the issuer."""
+        if _starts_nothing(request):
+            return _nothing()
+        user = self._visitor(request, "sign-in-callback")
+        query = parse_qsl(request.url.query, keep_blank_values=True)
+        if not query:
+            return self._home() if user.is_authenticated else cancelled(self._config)
+        states = [value for name, value in query if name == "state"]
+        pending = user._runtime.attempts.find(request.scope["headers"], states[0]) if len(states) == 1 else None
+        if pending is None:
+            if user.is_authenticated:
+                return self._home()
+            return callback_failed(self._config, AttemptNotFound("No pending sign-in fits."), request.scope)
+        old = user._session if user.is_authenticated else None
+        try:
+            session = await user._runtime.flows.finish_sign_in(query, pending)
+        except LogtoError as error:
+            _log_failure(error)
+            response = callback_failed(self._config, error, request.scope, signed_in=user.is_authenticated)
+        else:
+            await self._signed_in(user, old, session)
+            response = redirect(self._config.origin + pending.return_to, 303)
+            _add_cookies(response, [user._runtime.tries.add(request.scope["headers"])])
+        _add_cookies(response, user._runtime.attempts.clear(request.scope["headers"], pending.state))
+        return response
+
+    async def sign_out(self, request: Request) -> Response:
+        """End the session here, then at the issuer. Another site's request gets a page that asks first."""
+        if _starts_nothing(request):
+            return _nothing()
+        user = self._visitor(request, "sign-out")
+        if not _may_sign_out(request, self._config):
+            return confirm_sign_out(self._config, user._runtime.client().cached_metadata(), request.method)
+        session = user._session if user.is_authenticated else None
+        outcome = await user._runtime.flows.sign_out(session)
+        user._forget()
+        if outcome.end_session_url is not None:
+            return redirect(outcome.end_session_url, 303)
+        return redirect(self._landing(), 303) if outcome.issuer_known else signed_out_here(self._config)
+
+    async def _start(self, request: Request, name: str) -> Response:
+        if _starts_nothing(request):
+            return _nothing()
+        user = self._visitor(request, name)
+        if _on_another_host(request, self._config):
+            return self._to_own_host(request, name)
+        refusal = await self._refusal_to_start(request, user, name)
+        if refusal is not None:
+            return refusal
+        try:
+            options = options_of_request(request, self._config, sign_up=name == "sign-up", form=await _form(request))
+            url, pending = await user._runtime.flows.start_sign_in(options, _return_to(request, self._config))
+        except ConfigurationError as error:
+            raise SetupError(f"sign_in_options: {error.message}") from error
+        except HTTPError as error:
+            return await _answered(request, error)
+        response = redirect(url, 302 if request.method == "GET" else 303)
+        _add_cookies(response, user._runtime.attempts.start(request.scope["headers"], pending))
+        return response
+
+    async def _refusal_to_start(self, request: Request, user: LogtoUser, name: str) -> Response | None:
+        """Number the cases in which a sign-in does not start.
+
+        1. In a frame, an image or a script's request: the issuer's page could not be shown, and nobody asked for it.
+        2. A form that was posted from another site (login CSRF).
+        3. A magic link, until the visitor has confirmed it.
+        4. A browser that has come back three times in a row without its session.
+        """
+        headers = request.scope["headers"]
+        if header(headers, b"sec-fetch-dest") not in (None, "document"):
+            return needs_its_own_window(self._config, name)
+        if request.method == "POST" and not is_same_origin_request(headers, self._config):
+            return await _answered(request, CrossSiteRequest("A sign-in form was posted from another site."))
+        if (
+            request.method == "GET"
+            and self._config.one_time_token == "confirm"
+            and ONE_TIME_TOKEN in request.query_params
+        ):
+            return confirm_one_time_token(self._config, name, dict(request.query_params), await _issuer_origins(user))
+        tries = user._runtime.tries.count(headers)
+        if tries >= _MOST_TRIES and not user.is_authenticated and _RETRY_MARKER not in request.query_params:
+            return keeps_coming_back(self._config, name, {**dict(request.query_params), _RETRY_MARKER: "1"})
+        return None
+
+    async def _signed_in(self, user: LogtoUser, old: Session | None, new: Session) -> None:
+        user._become(new)
+        if old is not None:
+            await user._runtime.flows.replace(old, new)
+
+    def _visitor(self, request: Request, name: str) -> LogtoUser:
+        """Return the user of this request. Raise `SetupError` where middleware and routes do not fit together."""
+        user = visitor(request.scope)
+        install(request.scope)
+        if not same_app(user._runtime.config, self._config):
+            raise SetupError(
+                "LogtoMiddleware and the auth routes were given different configurations. Make one LogtoConfig and "
+                "pass it to both: app.add_middleware(LogtoMiddleware, config=config), auth_router(config)."
+            )
+        expected, served = (
+            f"{self._config.base_path}{self._config.auth_path}/{name}",
+            served_path(request.scope, self._config),
+        )
+        if served != expected:
+            prefix = served.removeprefix(self._config.base_path).removesuffix(f"/{name}")
+            raise SetupError(
+                f"The auth routes are served under {prefix!r}, but auth_path says {self._config.auth_path!r}. Include "
+                f"them without a prefix, or set LogtoConfig(auth_path={prefix!r}) or LOGTO_AUTH_PATH."
+            )
+        return user
+
+    def _home(self) -> Response:
+        return redirect(self._config.url(self._config.post_sign_in_path), 303)
+
+    def _landing(self) -> str:
+        return self._config.url(self._config.post_sign_out_path)
+
+    def _to_own_host(self, request: Request, name: str) -> Response:
+        query = [*parse_qsl(request.url.query, keep_blank_values=True), (_HOST_MARKER, "1")]
+        return redirect(f"{self._config.auth_url(name)}?{urlencode(query)}", 302)
+
+
+def _log_failure(error: LogtoError) -> None:
+    level = logging.INFO if isinstance(error, SignInCancelled | AttemptNotFound) else logging.WARNING
+    why = getattr(error, "check", None) or getattr(error, "error", None)
+    logger.log(level, "sign-in not finished: %s%s", error.code, f" ({why})" if why else "")
+
+
+def _starts_nothing(request: Request) -> bool:
+    return request.method == "HEAD" or is_prefetch(request.scope)
+
+
+def _nothing() -> Response:
+    return Response(status_code=204, headers={"Cache-Control": "no-store"})
+
+
+def _add_cookies(response: Response, cookies: Sequence[str]) -> None:
+    for cookie in cookies:
+        response.raw_headers.append((b"set-cookie", cookie.encode("latin-1")))
+
+
+def _on_another_host(request: Request, config: LogtoConfig) -> bool:
+    """Tell whether the browser came by another name than `base_url`'s: the call-back would lack its cookies."""
+    host = (header(request.scope["headers"], b"host") or "").lower()
+    own = urlsplit(config.origin)
+    default = f"{own.hostname}:{443 if own.scheme == 'https' else 80}"
+    return host not in (own.netloc.lower(), default) and _HOST_MARKER not in request.query_params
+
+
+def _may_sign_out(request: Request, config: LogtoConfig) -> bool:
+    """Tell whether a sign-out is what the visitor wants, without asking.
+
+    A GET needs the browser's word that it is a navigation from this site or the address bar: an image on a page of
+    ours is none. A POST is judged as every request by cookie that changes something.
+    """
+    headers = request.scope["headers"]
+    if request.method == "POST":
+        return is_same_origin_request(headers, config)
+    from_here = header(headers, b"sec-fetch-site") in ("same-origin", "none")
+    return from_here and header(headers, b"sec-fetch-dest") in (None, "document")
+
+
+def _return_to(request: Request, config: LogtoConfig) -> str:
+    """Read `return_to`, or the `next` that Starlette's `@requires` sends as an absolute URL; home otherwise."""
+    given = request.query_params.get("return_to")
+    host = header(request.scope["headers"], b"host")
+    following = request.query_params.get("next")
+    target = safe_return_to(given, config) or safe_return_to(following, config)
+    target = target or path_of_own_url(following, config, host=host)
+    return target or config.base_path + config.post_sign_in_path
+
+
+async def _form(request: Request) -> dict[str, str]:
+    if request.method != "POST":
+        return {}
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_BODY:
+            return {}
+    return dict(parse_qsl(body.decode("utf-8", "replace")))
+
+
+async def _issuer_origins(user: LogtoUser) -> tuple[str, ...]:
+    """Return where a form may lead: Chrome holds redirects after a form against the page's `form-action`."""
+    try:
+        metadata = await user._runtime.client().metadata()
+    except HTTPError:
+        return ()
+    return (_origin(metadata.authorization_endpoint),)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+async def _answered(request: Request, error: HTTPError) -> Response:
+    return cast("Response", await answer(request, error))

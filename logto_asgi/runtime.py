@@ -1,0 +1,106 @@
+"""What an app shares: one `Logto` for its configuration, with an issuer's client for each event loop.
+
+Knows no request and no response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from logto_asgi.errors import IssuerRefused, IssuerResponseInvalid, SignInRequired, VerificationError
+from logto_asgi.flows import Flows
+from logto_asgi.models import AccessToken, Session, UserInfo
+from logto_asgi.oidc.client import OidcClient
+from logto_asgi.oidc.discovery import DiscoveryCache
+from logto_asgi.session.attempts import AttemptCookies
+from logto_asgi.session.backends import CookieBackend
+from logto_asgi.session.tries import TriesCookie
+from logto_asgi.tokens import AccessTokens
+
+if TYPE_CHECKING:
+    from logto_asgi.config import LogtoConfig
+
+__all__ = ["Logto"]
+
+logger = logging.getLogger("logto_asgi")
+
+_DRAIN = 5.0
+"""Seconds that a shutdown waits for refreshes under way."""
+
+
+class Logto:
+    """The runtime of one configuration: sessions, pending sign-ins, tokens and the issuer's client.
+
+    The middleware makes one from its `config=`; make it yourself to hand in an HTTP client (`httpx.AsyncClient` or
+    httpx2's; it stays yours to close) and pass it as `logto=`. Once the app has started it is `app.state.logto`.
+    Nothing with a socket is made before it is needed.
+    """
+
+    def __init__(
+        self,
+        config: LogtoConfig,
+        *,
+        http_client: Any = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.sessions = CookieBackend(config, clock=clock)
+        self.attempts = AttemptCookies(config, clock=clock)
+        self.tries = TriesCookie(config)
+        self.tokens = AccessTokens(config, self.sessions, self.client, clock)
+        self.flows = Flows(config, self.sessions, self.tokens, self.client, clock)
+        self._http_client = http_client
+        self._discovery = DiscoveryCache()
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, OidcClient] = WeakKeyDictionary()
+
+    def __repr__(self) -> str:
+        return f"<Logto {self.config.issuer}>"
+
+    def client(self) -> OidcClient:
+        """Return the issuer's client of the running event loop."""
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = OidcClient(self.config, http_client=self._http_client, clock=self.clock, cache=self._discovery)
+            self._clients[loop] = client
+        return client
+
+    async def verify(self) -> None:
+        """Fetch discovery once, so that a wrong endpoint shows at start-up. Raises `IssuerError`."""
+        await self.client().metadata()
+
+    async def fetch_user_info(self, session: Session) -> tuple[Session, UserInfo]:
+        """Ask the userinfo endpoint (OpenID Connect Core §5.3). Raises as `AccessTokens.get`, or `IssuerError`."""
+        session, token = await self.tokens.get(session)
+        try:
+            return session, await self._user_info(token, session)
+        except IssuerRefused as error:
+            if error.issuer_status != 401:
+                raise
+        # Revoked early, for example by a sign-out elsewhere: a refresh tells whether the session lives.
+        session, token = await self.tokens.get(session, force_refresh=True)
+        try:
+            return session, await self._user_info(token, session)
+        except IssuerRefused as error:
+            if error.issuer_status != 401:
+                raise
+            raise SignInRequired("The issuer no longer accepts this session's tokens. Sign in again.") from error
+
+    async def _user_info(self, token: AccessToken, session: Session) -> UserInfo:
+        try:
+            return await self.client().userinfo(token.value, sub=session.claims.sub)
+        except VerificationError as error:
+            raise IssuerResponseInvalid("The issuer's userinfo is of another user (`sub` differs).") from error
+
+    async def aclose(self) -> None:
+        """Wait a moment for refreshes under way, then close what this event loop opened."""
+        await self.tokens.drain(_DRAIN)
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
