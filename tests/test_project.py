@@ -74,7 +74,7 @@ def imported_packages() -> set[str]:
         node for path in (ROOT / "logto_asgi").rglob("*.py") for node in ast.walk(ast.parse(path.read_text("utf-8")))
     ]
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"logto_asgi"}
 
 
