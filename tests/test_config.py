@@ -207,7 +207,7 @@ def test_resources_are_any_absolute_uri(resource: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "scope", ["read:items", "items.read", "https://api.example.com/read", "items", "user", "offline"]
+    "scope", ["read:items", "items.read", "profile.x", "https://api.example.com/read", "items", "user", "offline"]
 )
 def test_permissions_of_an_api_are_no_typos(scope: str) -> None:
     """A scope that resembles none that is known is the app's own."""
@@ -305,6 +305,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("app_secret", "", "is empty"),
     ("app_secret", SecretStr(""), "is empty"),
     ("app_secret", "abc\n", "control character"),
+    ("app_secret", "abc\x00def", "control character"),
+    ("app_secret", "abc\udcff", "control character"),
     ("app_secret", b"abc", "not a string"),
     ("base_url", "app.example.com", "has no scheme"),
     ("base_url", "http://app.example.com", "not encrypted"),
@@ -766,7 +768,8 @@ def test_random_secrets_are_good_enough(make: Any) -> None:
     [
         "a" * 40,
         "aaaaaaaabbbbbbbbccccccccdddddddd",
-        "x7Gh" * 9,
+        "x7GhQ2mZ" * 5,
+        "gyygmysyayasmyggsyyssgggysaagyam",
         "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
         "ZYXWVUTSRQPONMLKJIHGFEDCBA543210",
         "01234567890123456789012345678901",

@@ -65,7 +65,7 @@ def _read_file(path: Path, problems: list[ConfigurationProblem]) -> Mapping[str,
     from dotenv import dotenv_values
 
     try:
-        # "-sig", because editors on Windows put a byte order mark in front of the first name.
+        # "-sig": editors on Windows put a byte order mark first, which python-dotenv drops only since 1.2.
         return dotenv_values(path, encoding="utf-8-sig")
     except OSError:
         problems.append(ConfigurationProblem("env_file", f"{path} cannot be read.", "Check its permissions."))
