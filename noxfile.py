@@ -69,7 +69,8 @@ if __name__ == "__main__":
     try:
         sys.exit(run_myself(sys.argv[1:]))
     except KeyboardInterrupt:
-        sys.exit("Stopped.")
+        print("Stopped.")
+        sys.exit(130)
 
 import hashlib
 
