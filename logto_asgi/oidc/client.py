@@ -1,0 +1,201 @@
+"""Carry the steps of OpenID Connect to the issuer and bring back checked answers. It knows no ASGI, cookie or session.
+
+This is the only module that opens a connection to the issuer; `transport` bounds what comes through it. What is said
+and what an answer means is in `protocol`, `token_endpoint` and `verification`; what is remembered is in `discovery`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from logto_asgi.errors import IssuerResponseInvalid
+from logto_asgi.models import IdTokenClaims, PendingSignIn, TokenSet, UserInfo
+from logto_asgi.oidc.discovery import Discovery, DiscoveryCache
+from logto_asgi.oidc.keys import KeyNotFound, KeySet
+from logto_asgi.oidc.metadata import ProviderMetadata
+from logto_asgi.oidc.protocol import build_end_session_url
+from logto_asgi.oidc.token_endpoint import (
+    build_client_request,
+    build_code_request,
+    build_refresh_request,
+    build_revocation_request,
+    build_userinfo_request,
+    parse_document,
+    parse_revocation_response,
+    parse_token_response,
+    parse_userinfo_response,
+)
+from logto_asgi.oidc.transport import DOCUMENT_LIMIT, HTTPClient, Request, Transport, within
+from logto_asgi.oidc.verification import verify_id_token, verify_refreshed_id_token
+
+if TYPE_CHECKING:
+    from logto_asgi.config import LogtoConfig
+
+__all__ = ["OidcClient"]
+
+
+class OidcClient:
+    """The issuer, as one event loop sees it.
+
+    Every method takes at most `config.http_timeout` seconds in all. Raises, unless said otherwise: `IssuerUnavailable`
+    when the issuer is down, slow or busy; `IssuerRefused` when it says no; `IssuerResponseInvalid` when its answer
+    breaks the specification; `VerificationError` when the answer is well-formed and not true.
+    """
+
+    def __init__(
+        self,
+        config: LogtoConfig,
+        *,
+        http_client: HTTPClient | None = None,
+        cache: DiscoveryCache | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._transport = Transport(
+            deadline=config.http_timeout, http_client=http_client, make_client=_new_http_client, clock=clock
+        )
+        self._discovery = Discovery(issuer=config.issuer, fetch=self._fetch_document, cache=cache, clock=clock)
+
+    async def metadata(self) -> ProviderMetadata:
+        """Return what the issuer says about itself, from the cache or fetched."""
+        return await within(self._config.http_timeout, self._discovery.metadata())
+
+    def cached_metadata(self) -> ProviderMetadata | None:
+        """Return what the issuer said about itself last, without a call, or None."""
+        return self._discovery.cached_metadata()
+
+    async def exchange_code(self, pending: PendingSignIn, code: str) -> tuple[TokenSet, IdTokenClaims]:
+        """Exchange a code and verify the ID token that comes (Core §3.1.3). Never retried: a code works once."""
+        return await within(self._config.http_timeout, self._exchange_code(pending, code))
+
+    async def refresh(
+        self,
+        refresh_token: str,
+        *,
+        resource: str | None = None,
+        organization_id: str | None = None,
+        scope: str | None = None,
+    ) -> TokenSet:
+        """Refresh (RFC 6749 §6). Raise `InvalidGrant` when the refresh token is of no use any more.
+
+        Nothing is verified: save a rotated refresh token first, then call `verify_refreshed`.
+        """
+        form = build_refresh_request(refresh_token, resource=resource, organization_id=organization_id, scope=scope)
+        return await within(self._config.http_timeout, self._request_tokens(form))
+
+    async def verify_refreshed(self, tokens: TokenSet, previous: IdTokenClaims) -> IdTokenClaims | None:
+        """Verify the ID token of a refresh as the continuation of `previous` (Core §12.2); None where none came."""
+        if tokens.id_token is None:
+            return None
+        raw = tokens.id_token
+
+        def verify(metadata: ProviderMetadata, keys: KeySet) -> IdTokenClaims:
+            return verify_refreshed_id_token(
+                raw,
+                previous=previous,
+                keys=keys,
+                metadata=metadata,
+                config=self._config,
+                now=self._clock(),
+                access_token=tokens.access_token,
+            )
+
+        return await within(self._config.http_timeout, self._with_keys(verify))
+
+    async def userinfo(self, access_token: str, *, sub: str) -> UserInfo:
+        """Fetch the claims about the user `sub` (Core §5.3)."""
+        return await within(self._config.http_timeout, self._userinfo(access_token, sub))
+
+    async def revoke(self, token: str, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Revoke a token (RFC 7009 §2), if the issuer offers that. `timeout` shortens the deadline, in seconds."""
+        await within(self._deadline(timeout), self._revoke(token))
+
+    async def end_session_url(
+        self,
+        *,
+        id_token_hint: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> str | None:
+        """Return where the browser signs out at the issuer and comes back from, or None where it cannot."""
+        metadata = await within(self._deadline(timeout), self._discovery.metadata())
+        home = self._config.url(self._config.post_sign_out_path)
+        return build_end_session_url(metadata, self._config, post_logout_redirect_uri=home, id_token_hint=id_token_hint)
+
+    async def aclose(self) -> None:
+        """Stop what is being fetched and close the connections, except those of a client that was handed in."""
+        self._discovery.cancel()
+        await self._transport.aclose()
+
+    def _deadline(self, timeout: float | None) -> float:
+        return self._config.http_timeout if timeout is None else min(timeout, self._config.http_timeout)
+
+    async def _exchange_code(self, pending: PendingSignIn, code: str) -> tuple[TokenSet, IdTokenClaims]:
+        # The keys come first: a code that is spent while they are out of reach would be lost.
+        await self._discovery.keys()
+        tokens = await self._request_tokens(build_code_request(pending, code))
+        if tokens.id_token is None:
+            raise IssuerResponseInvalid("The issuer's token endpoint sent no `id_token`. Is `openid` among the scopes?")
+        raw = tokens.id_token
+
+        def verify(metadata: ProviderMetadata, keys: KeySet) -> IdTokenClaims:
+            return verify_id_token(
+                raw,
+                keys=keys,
+                metadata=metadata,
+                config=self._config,
+                now=self._clock(),
+                nonce=pending.nonce,
+                max_age=pending.max_age,
+                access_token=tokens.access_token,
+                code=code,
+            )
+
+        return tokens, await self._with_keys(verify)
+
+    async def _request_tokens(self, form: Mapping[str, str]) -> TokenSet:
+        metadata = await self._discovery.metadata()
+        return parse_token_response(
+            await self._transport.send(build_client_request(metadata.token_endpoint, form, self._config))
+        )
+
+    async def _with_keys(self, verify: Callable[[ProviderMetadata, KeySet], IdTokenClaims]) -> IdTokenClaims:
+        metadata = await self._discovery.metadata()
+        keys = await self._discovery.keys()
+        try:
+            return verify(metadata, keys)
+        except KeyNotFound:
+            pass
+        return verify(metadata, await self._discovery.keys_beyond(keys))
+
+    async def _userinfo(self, access_token: str, sub: str) -> UserInfo:
+        metadata = await self._discovery.metadata()
+        if metadata.userinfo_endpoint is None:
+            raise IssuerResponseInvalid("The issuer's discovery document has no `userinfo_endpoint`.")
+        answer = await self._transport.send(build_userinfo_request(metadata.userinfo_endpoint, access_token))
+        return parse_userinfo_response(answer, sub=sub)
+
+    async def _revoke(self, token: str) -> None:
+        metadata = await self._discovery.metadata()
+        if metadata.revocation_endpoint is None:
+            return
+        form = build_revocation_request(token)
+        parse_revocation_response(
+            await self._transport.send(build_client_request(metadata.revocation_endpoint, form, self._config))
+        )
+
+    async def _fetch_document(self, url: str) -> dict[str, Any]:
+        answer = await self._transport.send(Request("GET", url, limit=DOCUMENT_LIMIT))
+        return parse_document(answer, "keys or discovery document")
+
+
+def _new_http_client() -> HTTPClient:
+    from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+    import httpx
+
+    # One client serves all users: a cookie that came with one's answer must not go out with another's request.
+    no_cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.AsyncClient(follow_redirects=False, cookies=no_cookies)

@@ -1,0 +1,158 @@
+"""Keep the issuer's two documents, metadata and keys: their age, their one refetch, what outlives an outage.
+
+It knows no HTTP: the client passes a function that fetches a document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from logto_asgi.errors import IssuerError, IssuerUnavailable
+from logto_asgi.oidc.keys import KeySet, parse_key_set
+from logto_asgi.oidc.metadata import ProviderMetadata, discovery_url, parse_metadata
+from logto_asgi.oidc.single_flight import SingleFlight
+
+__all__ = ["Discovery", "DiscoveryCache"]
+
+logger = logging.getLogger(__name__)
+
+METADATA_AGE = 3600
+KEYS_AGE = 3600
+"""Seconds after which a document is fetched again."""
+KEYS_LIMIT = 24 * 3600
+"""Seconds for which keys are used while they cannot be fetched again."""
+FAILURE_COOLDOWN = 10
+"""Seconds in which a failed refetch is not repeated, while there is an older document to use."""
+UNKNOWN_KEY_COOLDOWN = 1
+"""Seconds between refetches because of a token of the token endpoint whose key is unknown."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Kept(Generic[T]):
+    """A document, when it came, and when fetching it failed last. Times are in seconds."""
+
+    value: T | None = None
+    fetched_at: float = 0.0
+    failed_at: float | None = None
+
+    def store(self, value: T, now: float) -> T:
+        self.value, self.fetched_at, self.failed_at = value, now, None
+        return value
+
+    def younger_than(self, limit: float, now: float) -> T | None:
+        # A clock that was set back makes everything look as if it came from the future: that counts as old.
+        return self.value if 0 <= now - self.fetched_at < limit else None
+
+    def failed_within(self, limit: float, now: float) -> bool:
+        return self.failed_at is not None and 0 <= now - self.failed_at < limit
+
+
+class DiscoveryCache:
+    """What is known of one issuer: plain data without lock or loop, shared by the clients of several event loops."""
+
+    __slots__ = ("keys", "metadata", "unknown_key_at")
+
+    def __init__(self) -> None:
+        self.metadata: _Kept[ProviderMetadata] = _Kept()
+        self.keys: _Kept[KeySet] = _Kept()
+        self.unknown_key_at: float | None = None
+
+
+class Discovery:
+    """Answers for metadata and keys from the cache, and fetches them once however many wait. For one event loop."""
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        fetch: Callable[[str], Awaitable[Mapping[str, Any]]],
+        cache: DiscoveryCache | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._issuer = issuer
+        self._fetch = fetch
+        self._cache = cache if cache is not None else DiscoveryCache()
+        self._clock = clock
+        self._metadata_flight: SingleFlight[ProviderMetadata] = SingleFlight()
+        self._keys_flight: SingleFlight[KeySet] = SingleFlight()
+
+    def cached_metadata(self) -> ProviderMetadata | None:
+        """Return the metadata of any age without fetching, or None."""
+        return self._cache.metadata.value
+
+    async def metadata(self) -> ProviderMetadata:
+        """Return metadata at most an hour old, or older where fetching fails. Raise `IssuerError` without any."""
+        kept, now = self._cache.metadata, self._clock()
+        value = kept.younger_than(METADATA_AGE, now)
+        if value is not None:
+            return value
+        return await self._renew(kept, self._metadata_flight, self._fetch_metadata, usable=kept.value)
+
+    async def keys(self) -> KeySet:
+        """Return keys at most an hour old, or a day where fetching fails. Raise `IssuerError` without any."""
+        kept, now = self._cache.keys, self._clock()
+        value = kept.younger_than(KEYS_AGE, now)
+        if value is not None:
+            return value
+        usable = kept.younger_than(KEYS_LIMIT, now)
+        return await self._renew(kept, self._keys_flight, self._fetch_keys, usable=usable)
+
+    async def keys_beyond(self, known: KeySet) -> KeySet:
+        """Return a key set that is newer than `known`, which lacks the key of a token; `known` itself in the cooldown.
+
+        Raise `IssuerError` when it cannot be fetched: a lack of keys is not the token's fault.
+        """
+        kept, now = self._cache.keys, self._clock()
+        if kept.value is not None and kept.value is not known:
+            return kept.value
+        last = self._cache.unknown_key_at
+        if not self._keys_flight.running and last is not None and 0 <= now - last < UNKNOWN_KEY_COOLDOWN:
+            if kept.failed_at is not None:
+                raise IssuerUnavailable("The issuer's keys cannot be fetched at the moment.", retry_after=1)
+            return known
+        self._cache.unknown_key_at = now
+        return await self._keys_flight.run(self._fetch_keys)
+
+    def cancel(self) -> None:
+        """Stop what is being fetched."""
+        self._metadata_flight.cancel()
+        self._keys_flight.cancel()
+
+    async def _renew(self, kept: _Kept[T], flight: SingleFlight[T], fetch: Callable[[], Any], *, usable: T | None) -> T:
+        if usable is not None and kept.failed_within(FAILURE_COOLDOWN, self._clock()):
+            return usable
+        try:
+            return await flight.run(fetch)
+        except IssuerError as error:
+            if usable is None:
+                raise
+            logger.warning("The issuer's %s cannot be renewed; the older one is used: %s", type(usable).__name__, error)
+            return usable
+
+    async def _fetch_metadata(self) -> ProviderMetadata:
+        kept = self._cache.metadata
+        try:
+            document = await self._fetch(discovery_url(self._issuer))
+            metadata = parse_metadata(document, issuer=self._issuer)
+        except IssuerError:
+            kept.failed_at = self._clock()
+            raise
+        return kept.store(metadata, self._clock())
+
+    async def _fetch_keys(self) -> KeySet:
+        kept = self._cache.keys
+        try:
+            document = await self._fetch((await self.metadata()).jwks_uri)
+            # In a thread: the first import of joserfc takes 33 ms, and big keys take their time too.
+            keys = await asyncio.to_thread(parse_key_set, document)
+        except IssuerError:
+            kept.failed_at = self._clock()
+            raise
+        return kept.store(keys, self._clock())

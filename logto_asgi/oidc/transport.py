@@ -1,0 +1,220 @@
+"""Send one request to the issuer within one deadline and read a bounded answer. It knows no OpenID Connect.
+
+An answer is refused when it is compressed (a small gzip can unpack to gigabytes at once), redirects, or outgrows its
+limit. Exceptions of the HTTP library never leave, nor hang on one of ours as its context: they hold the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol, TypeVar
+
+from logto_asgi.errors import IssuerResponseInvalid, IssuerUnavailable
+from logto_asgi.oidc.single_flight import SingleFlight
+
+__all__ = ["Answer", "HTTPClient", "Request", "Transport", "header_value", "within"]
+
+T = TypeVar("T")
+
+DOCUMENT_LIMIT = 1024 * 1024
+"""Bytes of a discovery document or key set."""
+ANSWER_LIMIT = 256 * 1024
+"""Bytes of any other answer."""
+RETRY_AFTER = range(1, 301)
+"""Seconds; what an issuer asks for beyond is cut."""
+
+_HEADER_TEXT = re.compile(r"[ -~]*", re.ASCII)
+_SILENT = "The issuer did not answer in time. Try again in a moment."
+_UNREACHABLE = "The issuer cannot be reached. Try again in a moment."
+
+
+class HTTPResponse(Protocol):
+    """What is used of a response of httpx or httpx2."""
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in any case."""
+        ...
+
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
+        """Iterate over the body as it arrives."""
+        ...
+
+
+class HTTPClient(Protocol):
+    """What is used of `httpx.AsyncClient` or `httpx2.AsyncClient`."""
+
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        auth: None = ...,
+        follow_redirects: bool = ...,
+        timeout: float | None = ...,
+    ) -> AbstractAsyncContextManager[HTTPResponse]:
+        """Send a request; the answer's body is read inside of the context."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. Headers and content may hold secrets and never show in a repr."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    content: bytes | None = field(default=None, repr=False)
+    limit: int = ANSWER_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer. Header names are lower case; the body may hold tokens and never shows in a repr."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+class Transport:
+    """The way to the issuer, for one event loop. Its HTTP client is handed in, or made at first use, off the loop."""
+
+    def __init__(
+        self,
+        *,
+        deadline: float,
+        make_client: Callable[[], HTTPClient],
+        http_client: HTTPClient | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._deadline = deadline
+        self._make_client = make_client
+        self._clock = clock
+        self._handed_in = http_client
+        self._own: HTTPClient | None = None
+        self._making: SingleFlight[HTTPClient] = SingleFlight()
+
+    async def send(self, request: Request) -> Answer:
+        """Return the issuer's answer, whatever it decides (2xx and 4xx).
+
+        Raise `IssuerUnavailable` for 408, 429, 5xx, an unreachable issuer and a passed deadline,
+        `IssuerResponseInvalid` for a redirect and for an answer that is compressed or too large.
+        """
+        answer = await within(self._deadline, self._send(request))
+        if answer.status in (408, 429) or answer.status >= 500:
+            raise IssuerUnavailable(
+                f"The issuer is busy or down (HTTP {answer.status}). Try again in a moment.",
+                retry_after=_retry_after(answer.headers.get("retry-after"), self._clock()),
+            )
+        return answer
+
+    async def aclose(self) -> None:
+        """Close the client that was made here; one that was handed in belongs to its owner."""
+        self._making.cancel()
+        own, self._own = self._own, None
+        if own is not None:
+            await own.aclose()
+
+    async def _send(self, request: Request) -> Answer:
+        client = self._handed_in or self._own or await self._making.run(self._make)
+        try:
+            return await self._stream(client, request)
+        except _errors_of(client):
+            pass
+        raise IssuerUnavailable(_UNREACHABLE)
+
+    async def _make(self) -> HTTPClient:
+        # 20 ms of CPU for the TLS context and the import: in a thread, so that no other request waits.
+        self._own = await asyncio.to_thread(self._make_client)
+        return self._own
+
+    async def _stream(self, client: HTTPClient, request: Request) -> Answer:
+        async with client.stream(
+            request.method,
+            request.url,
+            content=request.content,
+            headers={"Accept": "application/json", **request.headers, "Accept-Encoding": "identity"},
+            auth=None,
+            follow_redirects=False,
+            timeout=self._deadline,
+        ) as response:
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            _check_head(response.status_code, headers)
+            return Answer(response.status_code, headers, await _read(response, request.limit))
+
+
+async def within(seconds: float | None, work: Awaitable[T]) -> T:
+    """Await `work` for at most so many seconds. Raise `IssuerUnavailable` after that."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        pass
+    raise IssuerUnavailable(_SILENT)
+
+
+def header_value(text: str) -> str:
+    """Return text that may stand in a header: printable ASCII. Raise `ValueError`, without the text, for any other."""
+    if not _HEADER_TEXT.fullmatch(text):
+        raise ValueError("a header value may hold printable ASCII characters only")
+    return text
+
+
+def _check_head(status: int, headers: Mapping[str, str]) -> None:
+    if 300 <= status < 400:
+        raise IssuerResponseInvalid(
+            f"The issuer answered with a redirect (HTTP {status}), which is never followed. "
+            "Check that LOGTO_ENDPOINT (or LOGTO_ISSUER) is the address that the issuer uses for itself."
+        )
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise IssuerResponseInvalid("The issuer's answer is compressed, although it was asked not to be.")
+
+
+async def _read(response: HTTPResponse, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > limit:
+            raise IssuerResponseInvalid(f"The issuer's answer is larger than {limit} bytes.")
+    return bytes(body)
+
+
+def _retry_after(value: str | None, now: float) -> int:
+    """Read `Retry-After`, a number of seconds or a date (RFC 9110 §10.2.3); 5 when it is absent or unreadable."""
+    seconds = 5.0
+    if value is not None and re.fullmatch(r"[0-9]{1,9}", value.strip(), re.ASCII):
+        seconds = int(value)
+    elif value is not None:
+        with suppress(ValueError, OverflowError):
+            moment = parsedate_to_datetime(value)
+            seconds = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - now
+    return int(min(max(seconds, RETRY_AFTER.start), RETRY_AFTER.stop - 1))
+
+
+def _errors_of(client: HTTPClient) -> tuple[type[Exception], ...]:
+    """Return what this client raises when a request fails: the errors of the library that its class comes from."""
+    for ancestor in type(client).__mro__:
+        library: Any = sys.modules.get(ancestor.__module__.partition(".")[0])
+        if hasattr(library, "HTTPError") and hasattr(library, "InvalidURL"):
+            return (library.HTTPError, library.InvalidURL, library.StreamError, OSError)
+    return (OSError,)
