@@ -1,0 +1,95 @@
+"""The apps that the development provider knows, and how they authenticate at its endpoints (RFC 6749 §2.3).
+
+It knows no user and no grant.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote_plus
+
+from logto_asgi.testing.parameters import Parameters
+from logto_asgi.testing.refusals import Refusal
+
+__all__ = ["Client", "authenticate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An app: with `app_secret` a confidential one (a traditional web app), without it a public one."""
+
+    app_id: str
+    app_secret: str | None = field(default=None, repr=False)
+    redirect_uris: tuple[str, ...] | list[str] = ()
+    post_logout_redirect_uris: tuple[str, ...] | list[str] = ()
+    backchannel_logout_uri: str | None = None
+    """Where a logout token would go. An app that has one gets a `sid` in its ID tokens, as Logto does."""
+    third_party: bool = False
+    """The user is asked for consent, and cancelling leads to the bare redirect URI."""
+    name: str | None = None
+    """Shown on the sign-in page; the app id otherwise."""
+    secret_expires_at: float | None = None
+    """Seconds since 1970."""
+
+    @property
+    def is_public(self) -> bool:
+        """Say whether the app has no secret."""
+        return self.app_secret is None
+
+    @property
+    def title(self) -> str:
+        """Return the name to show."""
+        return self.name or self.app_id
+
+
+def authenticate(clients: Mapping[str, Client], authorization: str | None, params: Parameters, now: float) -> Client:
+    """Return the client that sent a request, by its header or its form. Raise `Refusal` as Logto would."""
+    app_id, secret = _presented(authorization, params)
+    client = clients.get(app_id)
+    if client is None:
+        raise Refusal("invalid_client", "client is invalid")
+    if client.app_secret is None:
+        if secret is not None:
+            raise _wrong_client()
+        return client
+    if secret is None or not hmac.compare_digest(secret.encode(), client.app_secret.encode()):
+        raise _wrong_client()
+    if client.secret_expires_at is not None and client.secret_expires_at <= now:
+        raise Refusal("invalid_request", "client secret has expired")
+    return client
+
+
+def _presented(authorization: str | None, params: Parameters) -> tuple[str, str | None]:
+    """Return the id and secret as presented. One mechanism only (RFC 6749 §2.3)."""
+    app_id, secret = params.get("client_id"), params.get("client_secret")
+    if authorization is None:
+        if app_id is None:
+            raise Refusal("invalid_request", "no client authentication mechanism provided")
+        return app_id, secret
+    header_id, header_secret = _basic(authorization)
+    if secret is not None:
+        raise Refusal("invalid_request", "client authentication must only be provided using one mechanism")
+    if app_id is not None and app_id != header_id:
+        raise Refusal("invalid_request", "mismatch in body and authorization client ids")
+    return header_id, header_secret
+
+
+def _basic(authorization: str) -> tuple[str, str]:
+    """Return id and secret of an `Authorization: Basic` header; each is form-urlencoded inside (RFC 6749 §2.3.1)."""
+    scheme, _, encoded = authorization.partition(" ")
+    try:
+        text = base64.b64decode(encoded.strip(), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        text = ""
+    if scheme.lower() != "basic" or ":" not in text:
+        raise Refusal("invalid_request", "invalid authorization header value format")
+    app_id, _, secret = text.partition(":")
+    return unquote_plus(app_id), unquote_plus(secret)
+
+
+def _wrong_client() -> Refusal:
+    return Refusal("invalid_client", "client authentication failed", status=401, challenge="Basic")
