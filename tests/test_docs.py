@@ -180,6 +180,13 @@ def answer_once(app: Any) -> None:
         assert client.get("/").status_code < 500
 
 
+def test_the_apps_of_the_readme_are_short() -> None:
+    """An app that a newcomer copies has at most 20 lines of code."""
+    apps = [block for block in PYTHON if block.page.name == "README.md" and "app = " in block.code]
+    lines = {block.place: [line for line in block.code.splitlines() if line.strip()] for block in apps}
+    assert {place: len(code) for place, code in lines.items() if len(code) > 20} == {}
+
+
 def test_no_python_hides_from_the_tests() -> None:
     """Python is fenced as `python`, so that it is run, and no comment says otherwise."""
     other_names = [block.place for block in BLOCKS if block.language in ("py", "python3", "pycon", "")]
