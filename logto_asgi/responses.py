@@ -173,8 +173,9 @@ def _way_back(scope: Mapping[str, Any], config: LogtoConfig) -> str | None:
     headers = scope["headers"]
     if header(headers, b"hx-request") == "true":
         return path_of_own_url(header(headers, b"hx-current-url"), config)
-    if scope["method"] == "GET":
+    if scope.get("method") == "GET":
         return current_location(scope, config)
+    # A form, a script or a WebSocket: back to the page that it is on.
     return path_of_own_url(header(headers, b"referer"), config)
 
 
