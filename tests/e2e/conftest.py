@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: the provider, real sockets, a real browser. Nothing here knows the library."""
+"""Fixtures of the end-to-end tests: the provider, real sockets, a real browser, and the app that it visits."""
 
 from __future__ import annotations
 
@@ -73,6 +73,15 @@ def serve(reserve: Callable[..., Site]) -> Iterator[Callable[..., str]]:
             return stack.enter_context((site or reserve()).serve(app, **options))
 
         yield start
+
+
+@pytest.fixture
+def world(reserve: Callable[..., Site], oidc_provider: Callable[..., Provider]) -> Iterator[Callable[..., Any]]:
+    """Serve the app with a provider that knows it: `world(ACCESS_TOKEN_TTL=2)`; see `Builder.build` for the rest."""
+    from e2e_app import Builder  # the provider's own tests run without the library
+
+    with contextlib.ExitStack() as stack:
+        yield Builder(reserve, oidc_provider, stack.callback).build
 
 
 # One browser for each module, not for the session: Playwright's synchronous API keeps an event loop running in this

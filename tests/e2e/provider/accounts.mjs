@@ -42,7 +42,7 @@ function bulk(bytes) {
   return Array.from({ length: Math.ceil(bytes / 36) }, () => randomUUID()).join('').slice(0, bytes);
 }
 
-/** Build the accounts. `bea` carries `bigClaimsBytes` of claims in the scope `profile`, `max` more than any cookie holds. */
+/** Build the accounts. `bea` carries `bigClaimsBytes` of claims in the scope `profile`, `max` more than cookies hold. */
 export function createAccounts({ bigClaimsBytes }) {
   const people = [
     person('alice', 'Alice Example', {
@@ -53,7 +53,7 @@ export function createAccounts({ bigClaimsBytes }) {
     }),
     person('bob', 'Bob <b>Example</b>'),
     person('bea', 'Bea With-Many-Claims', { profile: bulk(bigClaimsBytes) }),
-    person('max', 'Max Too-Large', { profile: bulk(20_000) }),
+    person('max', 'Max Too-Large', { profile: bulk(9_000) }),
   ];
   const accounts = new Map(people.map((claims) => [claims.sub, claims]));
   const suspended = new Set();
