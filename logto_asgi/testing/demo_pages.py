@@ -30,7 +30,8 @@ font:1rem/1.6 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,s
 header,main,footer{width:100%;max-width:60rem;margin:0 auto;padding:0 1.5rem}
 header{display:flex;flex-wrap:wrap;align-items:center;gap:.5rem 1.5rem;padding-top:1.125rem;padding-bottom:1.125rem}
 .brand{margin-right:auto;font-weight:700;letter-spacing:-.01em;color:var(--text);text-decoration:none}
-.brand i{display:inline-block;width:.75rem;height:.75rem;margin-right:.5rem;border-radius:.25rem;background:var(--accent)}
+.brand i{display:inline-block;width:.75rem;height:.75rem;margin-right:.5rem;border-radius:.25rem;
+background:var(--accent)}
 nav{display:flex;flex-wrap:wrap;gap:.25rem}
 nav a{padding:.375rem .75rem;border-radius:.5rem;color:var(--soft);font-weight:550;text-decoration:none}
 nav a:hover{background:var(--quiet);color:var(--text)}
@@ -71,7 +72,7 @@ color:var(--text);max-width:none}
 footer{padding-top:1rem;padding-bottom:1.5rem;border-top:1px solid var(--line);color:var(--soft);font-size:.875rem}
 :focus-visible{outline:3px solid var(--accent);outline-offset:3px}
 @media(max-width:40rem){header,main,footer{padding-left:1rem;padding-right:1rem}main{padding-top:1rem}
-nav{margin-left:-.75rem}.brand{width:100%}.actions .button{flex:1 1 auto}
+nav{margin-left:-.625rem;gap:0}nav a{padding:.375rem .625rem}.brand{width:100%}.actions .button{flex:1 1 auto}
 .sheet th,.sheet td{display:block;width:auto;padding-left:1rem;padding-right:1rem}
 .sheet th{padding-bottom:0}.sheet td{border-top:0;padding-top:.125rem}}
 """
@@ -123,36 +124,24 @@ class TokenFacts:
 
 def home(frame: Frame) -> str:
     """Return the home page, which has something for a visitor and something for a user."""
+    profile_page, token_page, sign_out = frame.url("/profile"), frame.url("/token"), frame.auth_url("sign-out")
     if frame.name:
-        heading, lead = f"Hello, {escape(frame.name)}", "You are signed in. Here is what an app can do with that."
-        actions = _button(frame.auth_url("sign-out"), "Sign out")
+        heading = f"Hello, {escape(frame.name)}"
+        lead = "You are signed in. Here is what an app knows of you, and what it can do for you."
+        actions = _button(profile_page, "See your profile", primary=True) + _button(sign_out, "Sign out")
+        third = (sign_out, "Sign out", "Here first, then at the provider. The refresh token is revoked.")
     else:
         heading = "Hello, visitor"
         lead = "Nobody is signed in. Sign in as one of the demo users, or open a guarded page and be taken there."
         actions = _button(frame.auth_url("sign-in"), "Sign in", primary=True)
         actions += _button(frame.auth_url("sign-up"), "Create an account")
-    cards = "".join(
-        f'<li class="card"><h2><a href="{escape(href)}">{title}</a></h2><p>{text}</p></li>'
-        for href, title, text in (
-            (
-                frame.url("/profile"),
-                "Your profile",
-                "A guarded page. A visitor who opens it goes to sign-in and comes back to it.",
-            ),
-            (
-                frame.url("/token"),
-                "An access token",
-                "For an API that the app would call. It is refreshed before it expires.",
-            ),
-            (
-                frame.auth_url("sign-in-callback?state=stale"),
-                "An error page",
-                "What a visitor sees when a sign-in is finished twice, or too late.",
-            ),
-        )
-    )
-    body = f'<h1>{heading}</h1><p class="lead">{lead}</p><div class="actions">{actions}</div><ul class="cards">{cards}</ul>'
-    return _document(frame, "logto-asgi demo", body)
+        stale = frame.auth_url("sign-in-callback?state=stale")
+        third = (stale, "An error page", "What a visitor sees who finishes a sign-in twice, or too late.")
+    first = (profile_page, "A guarded page", "A visitor who opens it is taken to sign-in and comes back to it.")
+    second = (token_page, "An access token", "For an API that the app would call. It is refreshed before it expires.")
+    cards = "".join(map(_card, (first, second, third)))
+    body = f'<h1>{heading}</h1><p class="lead">{lead}</p><div class="actions">{actions}</div>'
+    return _document(frame, "logto-asgi demo", f'{body}<ul class="cards">{cards}</ul>')
 
 
 def profile(frame: Frame, claims: Mapping[str, Any], scopes: Sequence[str]) -> str:
@@ -223,6 +212,11 @@ def _row(name: str, value: str, note: str = "", *, code: bool = True) -> str:
     return f'<tr><th scope="row">{head}</th><td>{value}{small}</td></tr>'
 
 
+def _card(card: tuple[str, str, str]) -> str:
+    href, title, text = card
+    return f'<li class="card"><h2><a href="{escape(href)}">{title}</a></h2><p>{text}</p></li>'
+
+
 def _pills(words: Sequence[Any]) -> str:
     return "".join(f'<span class="pill">{escape(str(word))}</span>' for word in words)
 
@@ -230,8 +224,9 @@ def _pills(words: Sequence[Any]) -> str:
 def _moment(at: int, now: int) -> str:
     seconds = at - now
     minutes, rest = divmod(abs(seconds), 60)
-    span = f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    return f"{f'in {span}' if seconds > 0 else f'{span} ago'} <small>{_clock(at)}</small>"
+    span = f"{minutes} min" + (f" {rest} s" if rest else "") if minutes else f"{rest} s"
+    words = "just now" if seconds == 0 else f"in {span}" if seconds > 0 else f"{span} ago"
+    return f"{words}<small>{_clock(at)}</small>"
 
 
 def _clock(seconds: int) -> str:
@@ -247,7 +242,7 @@ def _button(href: str, label: str, *, primary: bool = False) -> str:
 
 
 def _document(frame: Frame, title: str, body: str) -> str:
-    links = [("/", "Home"), ("/profile", "Profile"), ("/token", "Access token")]
+    links = [("/", "Home"), ("/profile", "Profile"), ("/token", "Token")]
     nav = "".join(
         f'<a href="{escape(frame.url(path))}"{" aria-current=page" if path == frame.path else ""}>{label}</a>'
         for path, label in links
