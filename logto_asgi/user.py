@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, model_validator
 from pydantic_core import CoreSchema, core_schema
 from starlette.authentication import AuthCredentials, BaseUser
 
@@ -228,6 +228,11 @@ class LogtoUser(BaseUser):
             loaded.session, loaded.clear = None, True
         self._session = None
 
+    def _leave(self) -> None:
+        """Let go of a request that is over. Its scope refers to this user, and both would wait for a collection."""
+        scope = self._scope
+        self._scope = {"type": scope["type"], "method": scope.get("method"), "headers": scope["headers"]}
+
     def _signed_in(self) -> Session:
         if not self.is_authenticated or self._session is None:
             self._prepare_errors()
@@ -265,6 +270,10 @@ class LogtoUser(BaseUser):
             setattr(self, slot, await fetch())
         except LogtoError as error:
             self._failures = {**(self._failures or {}), slot: error}
+
+
+# A field of type `Any`, and `-> Any` in FastAPI, ask the value itself for its serialiser.
+LogtoUser.__pydantic_serializer__ = TypeAdapter(LogtoUser).serializer  # type: ignore[attr-defined]
 
 
 class Credentials(AuthCredentials):
