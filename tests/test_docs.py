@@ -25,7 +25,11 @@ from types import CodeType, ModuleType
 from typing import Any
 
 import pytest
+from httpx import ASGITransport, AsyncClient
+from starlette.requests import Request
 from starlette.testclient import TestClient
+
+from logto_asgi.testing import signed_in
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -156,10 +160,6 @@ def compiled(block: Block) -> CodeType:
 
 async def run_signed_in(code: CodeType, names: dict[str, Any]) -> None:
     """Run the block inside a request of a signed-in user, as an endpoint would."""
-    from httpx import ASGITransport, AsyncClient
-    from starlette.requests import Request
-
-    from logto_asgi.testing import signed_in
 
     async def endpoint(request: Request) -> dict[str, str]:
         names.update(request=request, user=request.state.user)
