@@ -65,12 +65,15 @@ class LogtoMiddleware:
                 return
             user = LogtoUser(self.logto, scope, install)
             _place(scope, user)
-            if self._prefetches:
-                await user._prefetch()
-            if kind == "http":
-                await self.app(scope, receive, _sending_session(user, send))
-            else:
-                await _Conversation(user, send).run(self.app, scope, receive)
+            try:
+                if self._prefetches:
+                    await user._prefetch()
+                if kind == "http":
+                    await self.app(scope, receive, _sending_session(user, send))
+                else:
+                    await _Conversation(user, send).run(self.app, scope, receive)
+            finally:
+                user._leave()
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
         else:
@@ -105,7 +108,7 @@ def _place(scope: Scope, user: LogtoUser) -> None:
     state = scope.get("state")
     if state is None:
         scope["state"] = {"user": user}
-    elif isinstance(state, MutableMapping) and isinstance(state.get("user", user), LogtoUser):
+    elif isinstance(state, (dict, MutableMapping)) and isinstance(state.get("user", user), LogtoUser):
         state["user"] = user
     if isinstance(scope.get("user", user), LogtoUser):
         scope["user"] = user
@@ -131,12 +134,13 @@ def write_session(user: LogtoUser, message: Message) -> None:
     if loaded is None:
         return
     headers = list(message.get("headers", ()))
-    may_roll = message.get("status") != 304 and not _publicly_cacheable(headers)
-    cookies = user._runtime.sessions.headers_to_send(loaded, may_roll=may_roll)
-    if cookies:
-        headers = [pair for pair in headers if pair[0].lower() not in _NOT_FOR_SHARED_CACHES]
-        headers.append((b"cache-control", b"private, no-store"))
-        headers.extend((b"set-cookie", cookie.encode("latin-1")) for cookie in cookies)
+    if loaded.session is not None or loaded.clear:
+        may_roll = message.get("status") != 304 and not _publicly_cacheable(headers)
+        cookies = user._runtime.sessions.headers_to_send(loaded, may_roll=may_roll)
+        if cookies:
+            headers = [pair for pair in headers if pair[0].lower() not in _NOT_FOR_SHARED_CACHES]
+            headers.append((b"cache-control", b"private, no-store"))
+            headers.extend((b"set-cookie", cookie.encode("latin-1")) for cookie in cookies)
     message["headers"] = _varying_by_cookie(headers)
 
 
@@ -152,8 +156,10 @@ def _varying_by_cookie(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, 
 
 def _publicly_cacheable(headers: list[tuple[bytes, bytes]]) -> bool:
     """Tell whether a shared cache may store the response by its own word (RFC 9111 §3)."""
-    value = b",".join(value for name, value in headers if name.lower() == b"cache-control").lower()
-    directives = {part.strip().partition(b"=")[0] for part in value.split(b",")}
+    values = [value for name, value in headers if name.lower() == b"cache-control"]
+    if not values:
+        return False
+    directives = {part.strip().partition(b"=")[0] for part in b",".join(values).lower().split(b",")}
     if directives & {b"private", b"no-store"}:
         return False
     return bool(directives & {b"public", b"s-maxage", b"max-age", b"immutable"})
