@@ -12,24 +12,10 @@ from fastapi import Depends, FastAPI, Request, WebSocket
 
 from logto_asgi import Logto, LogtoConfig, LogtoMiddleware, LogtoUser, PublicUser, UserInfo
 from logto_asgi.fastapi import CurrentUser, SignedIn, access_token, auth_router, require_auth, user_info
-from logto_asgi.testing import DevelopmentProvider
-from logto_asgi.testing.visitor import Visitor, development_config, issuer_client
+from logto_asgi.testing import Clock, DevelopmentProvider, Visitor, development_config, issuer_client
 
 API = "https://shopping.example.com/api"
 OTHER_API = "https://store.example.com/api"
-
-
-class Clock:
-    """Time that stands still until it is moved; the app and the provider share it."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def move(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @dataclass
@@ -133,7 +119,7 @@ async def make_site() -> AsyncIterator[MakeSite]:
         def make(
             provider: dict[str, Any] | None = None, app: Callable[[Logto], FastAPI] = build_app, **settings: Any
         ) -> Site:
-            clock = Clock()
+            clock = Clock(1_800_000_000.0)
             resources = {API: ["read:items"], OTHER_API: ["read:stock"]}
             development = DevelopmentProvider(clock=clock, **{"resources": resources, **(provider or {})})
             config = development_config(development, **{"resources": [API, OTHER_API], **settings})

@@ -1,7 +1,23 @@
 """For demos and tests: a Logto on this machine. Not for production."""
 
+from logto_asgi.testing.blocking import sign_in
 from logto_asgi.testing.clients import Client
+from logto_asgi.testing.clock import Clock
 from logto_asgi.testing.provider import DevelopmentProvider
+from logto_asgi.testing.switch import signed_in, signed_out
 from logto_asgi.testing.users import DemoUser, Organization
+from logto_asgi.testing.visitor import Visitor, development_config, issuer_client
 
-__all__ = ["Client", "DemoUser", "DevelopmentProvider", "Organization"]
+__all__ = [
+    "Client",
+    "Clock",
+    "DemoUser",
+    "DevelopmentProvider",
+    "Organization",
+    "Visitor",
+    "development_config",
+    "issuer_client",
+    "sign_in",
+    "signed_in",
+    "signed_out",
+]
