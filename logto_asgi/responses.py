@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from logto_asgi.errors import CrossSiteRequest, HTTPError, LogtoError, SetupError, SignInRequired
 from logto_asgi.origins import header
 from logto_asgi.pages import Action, page_headers, render_page
-from logto_asgi.return_to import current_location, path_of_own_url
+from logto_asgi.return_to import current_location, own_address, path_of_own_url
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
@@ -208,14 +208,16 @@ def _words(scope: Mapping[str, Any], error: HTTPError) -> tuple[str, tuple[str, 
     if isinstance(error, CrossSiteRequest):
         return "This came from another site", ("Nothing was changed. Open the page here and try again.",), home
     if error.status == 503:
-        return (
-            "We can't reach the sign-in service",
-            ("You are still signed in. Please try again in a moment.",),
-            (Action("Try again", _here(scope, config), primary=True), *home) if config else (),
-        )
+        retry = (Action("Try again", _here(scope, config), primary=True),) if config else ()
+        return "We can't reach the sign-in service", (_wait(scope),), (*retry, *home)
     return "Something is not set up right", (error.message,), home
 
 
+def _wait(scope: Mapping[str, Any]) -> str:
+    user = scope.get("logto_asgi")
+    signed_in = user is not None and user.is_authenticated
+    return ("You are still signed in. " if signed_in else "") + "Please try again in a moment."
+
+
 def _here(scope: Mapping[str, Any], config: LogtoConfig) -> str:
-    path = current_location(scope, config) if scope["method"] == "GET" else None
-    return config.origin + path if path else config.url("/")
+    return own_address(scope, config) if scope["method"] == "GET" else config.url("/")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from logto_asgi.config import LogtoConfig
 
-__all__ = ["current_location", "path_of_own_url", "safe_return_to", "served_path"]
+__all__ = ["current_location", "own_address", "path_of_own_url", "safe_return_to", "served_path"]
 
 MAX_BYTES = 1024
 """A longer `return_to` leads home."""
@@ -58,6 +58,13 @@ def current_location(scope: Mapping[str, Any], config: LogtoConfig) -> str | Non
     path = quote(scope["path"], safe=_PATH_AND_QUERY.replace("?", "").replace("%", ""))
     query = scope.get("query_string", b"").decode("latin-1")
     return safe_return_to(path + (f"?{query}" if query else ""), config)
+
+
+def own_address(scope: Mapping[str, Any], config: LogtoConfig) -> str:
+    """Return the absolute URL of this request on `base_url`, for a link that tries again."""
+    path = quote(served_path(scope, config), safe=_PATH_AND_QUERY.replace("?", "").replace("%", ""))
+    query = quote(scope.get("query_string", b""), safe=_PATH_AND_QUERY)
+    return config.origin + path + (f"?{query}" if query else "")
 
 
 def served_path(scope: Mapping[str, Any], config: LogtoConfig) -> str:

@@ -110,7 +110,8 @@ class _Endpoints:
         else:
             await self._signed_in(user, old, session)
             response = redirect(self._config.origin + pending.return_to, 303)
-            _add_cookies(response, [user._runtime.tries.add(request.scope["headers"])])
+            tries, headers = user._runtime.tries, request.scope["headers"]
+            _add_cookies(response, tries.clear(headers) if old is not None else [tries.add(headers)])
         _add_cookies(response, user._runtime.attempts.clear(request.scope["headers"], pending.state))
         return response
 
@@ -124,9 +125,12 @@ class _Endpoints:
         session = user._session if user.is_authenticated else None
         outcome = await user._runtime.flows.sign_out(session)
         user._forget()
-        if outcome.end_session_url is not None:
-            return redirect(outcome.end_session_url, 303)
-        return redirect(self._landing(), 303) if outcome.issuer_known else signed_out_here(self._config)
+        if outcome.issuer_known:
+            response = redirect(outcome.end_session_url or self._landing(), 303)
+        else:
+            response = signed_out_here(self._config)
+        _add_cookies(response, user._runtime.tries.clear(request.scope["headers"]))
+        return response
 
     async def _start(self, request: Request, name: str) -> Response:
         if _starts_nothing(request):

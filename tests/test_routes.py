@@ -395,9 +395,11 @@ async def test_issuer_that_is_down_at_the_call_back_is_a_page_with_retry_after(s
 async def test_issuer_that_is_down_at_sign_in_is_a_page(site: Site) -> None:
     """Without discovery there is nowhere to go: a page says so."""
     site.provider.fail_next("discovery", status=500)
-    page = await start(await site.visitor())
+    page = await start(await site.visitor(), "?return_to=/me")
     assert page.status_code == 503
     assert "can&#x27;t reach the sign-in service" in page.text
+    assert "still signed in" not in page.text
+    assert 'href="http://localhost:8000/logto/sign-in?return_to=/me"' in page.text
 
 
 async def test_browser_that_loses_its_session_is_stopped_after_three_rounds(site: Site) -> None:
@@ -413,6 +415,21 @@ async def test_browser_that_loses_its_session_is_stopped_after_three_rounds(site
     assert "does not keep the session" in page.text
     assert "logto_retry=1" in page.text
     assert (await start(visitor, "?return_to=/me&logto_retry=1")).status_code == 302
+
+
+async def test_person_who_signs_in_and_out_quickly_is_no_loop(site: Site) -> None:
+    """A sign-out shows that the session came back, so the count starts anew."""
+    visitor = await site.visitor()
+    for _ in range(5):
+        assert (await visitor.sign_in()).json() == {"sub": "alice"}
+        await visitor.sign_out()
+
+
+async def test_person_who_signs_in_again_and_again_is_no_loop(site: Site) -> None:
+    """Nor is a new sign-in of somebody who is signed in."""
+    visitor = await site.visitor()
+    for _ in range(5):
+        assert (await visitor.sign_in()).json() == {"sub": "alice"}
 
 
 async def test_sign_in_makes_a_new_session_and_ends_the_old(make_site: MakeSite) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from logto_asgi.session.cookies import RawHeaders, cookie_name, cut, raw_cookies, set_cookie
+from logto_asgi.session.cookies import RawHeaders, clear_cookie, cookie_name, cut, raw_cookies, set_cookie
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
@@ -29,6 +29,10 @@ class TriesCookie:
         """Return the count that a request carries, 0 to 9."""
         value = cut(raw_cookies(headers) or b"", f"{self._name}=".encode())
         return int(value) if value is not None and len(value) == 1 and value.isdigit() else 0
+
+    def clear(self, headers: RawHeaders) -> list[str]:
+        """Return the `Set-Cookie` value that starts the count anew, if there is one: the session did come back."""
+        return [clear_cookie(self._name, secure=self._secure)] if self.count(headers) else []
 
     def add(self, headers: RawHeaders) -> str:
         """Return the `Set-Cookie` value with one more."""
