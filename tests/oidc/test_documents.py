@@ -104,6 +104,7 @@ def rsa(bits: int, exponent: int = 65537) -> dict[str, Any]:
 
 EC: dict[str, Any] = dict(ECKey.generate_key("P-384", {"kid": "odd"}).as_dict(private=False))
 PRIVATE: dict[str, Any] = dict(ECKey.generate_key("P-384", {"kid": "odd"}).as_dict(private=True))
+SECP256K1: dict[str, Any] = dict(ECKey.generate_key("secp256k1", {"kid": "odd"}).as_dict(private=False))
 X25519: dict[str, Any] = dict(OKPKey.generate_key("X25519", {"kid": "odd"}).as_dict(private=False))
 
 SKIPPED: dict[str, Any] = {
@@ -122,7 +123,7 @@ SKIPPED: dict[str, Any] = {
     "alg-of-encryption": {**EC, "alg": "ECDH-ES"},
     "alg-a-list": {**EC, "alg": ["ES384"]},
     "crv-unknown": {**EC, "crv": "P-999"},
-    "crv-secp256k1": {**EC, "crv": "secp256k1"},
+    "crv-secp256k1": SECP256K1,
     "crv-x25519": X25519,
     "crv-absent": {name: value for name, value in EC.items() if name != "crv"},
     "crv-a-list": {**EC, "crv": ["P-384"]},
@@ -142,6 +143,7 @@ SKIPPED: dict[str, Any] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore")  # joserfc warns of short keys, which as an error would hide that it takes them
 @pytest.mark.parametrize("entry", SKIPPED.values(), ids=SKIPPED)
 def test_a_bad_key_is_skipped_and_spares_the_others(
     entry: Any, jwks: dict[str, Any], caplog: pytest.LogCaptureFixture

@@ -234,7 +234,7 @@ FAILURES: dict[str, tuple[int, Any]] = {
     "404": (404, b""),
     "redirect": (302, b""),
     "html": (200, b"<html>"),
-    "too-large": (200, b" " * (1024 * 1024 + 1)),
+    "too-large": (200, json.dumps(discovery_document()).encode() + b" " * (1024 * 1024)),
     "another-issuer": (200, discovery_document(issuer="https://other.example/oidc")),
     "plain-http": (200, discovery_document(token_endpoint="http://tenant.logto.app/token")),
 }

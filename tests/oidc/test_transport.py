@@ -24,7 +24,7 @@ SECRET = "secret-of-the-request"
 
 @asynccontextmanager
 async def server(*parts: bytes, forever: bytes = b"") -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Answer each connection with these bytes, then with `forever` until it closes; give the URL and what came in."""
+    """Answer each connection with these bytes, then sixty times with `forever`; give the URL and what came in."""
     heads: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -33,7 +33,7 @@ async def server(*parts: bytes, forever: bytes = b"") -> AsyncIterator[tuple[str
             for part in parts:
                 writer.write(part)
                 await writer.drain()
-            while forever:
+            for _ in range(60 if forever else 0):
                 writer.write(forever)
                 await writer.drain()
                 await asyncio.sleep(0.01)
