@@ -186,7 +186,7 @@ def docs(session):
 def bench(session):
     """Measure what the middleware and the guards cost over a bare app, as ratios in one run."""
     install(session, "test", extras=",".join(EXTRAS))
-    session.run("python", "tests/bench.py", *session.posargs)
+    session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
 
 @nox.session
