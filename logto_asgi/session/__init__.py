@@ -1,0 +1,1 @@
+"""Remembers a signed-in browser. Knows no OpenID Connect, no request and no response."""
