@@ -154,14 +154,23 @@ def app_wrapped_by_hand(**settings: Any) -> ASGIApp:
 def wrapped_twice(**settings: Any) -> ASGIApp:
     """Hide the middleware behind another one, which calls what it wraps by a name of its own."""
 
-    class Outermost:
+    class Middle:
         def __init__(self, inner: ASGIApp) -> None:
             self._whatever = inner
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             await self._whatever(scope, receive, send)
 
-    return Outermost(GZipMiddleware(app_wrapped_by_hand(**settings)))
+    class Passing:
+        """Hand on without being a coroutine function."""
+
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+            return self.app(scope, receive, send)
+
+    return Middle(GZipMiddleware(Passing(app_wrapped_by_hand(**settings))))
 
 
 Build = Callable[..., Any]
@@ -288,6 +297,15 @@ def test_a_mounted_app_obeys_too(build: Build) -> None:
     with signed_in(app, "bob", scopes=[]):
         assert client_of(app).get("/child/deep/who").json() == ["bob", "bob", ["authenticated"]]
     assert client_of(app).get("/child/deep/who").json()[0] == ""
+
+
+def test_an_app_and_its_mount_obey_together() -> None:
+    """Apps of two configurations in each other are switched, and restored, both."""
+    app = mounted_in_fastapi()
+    paths = ("/who", "/child/deep/who")
+    with signed_in(app, "bob"):
+        assert [client_of(app).get(path).json()[0] for path in paths] == ["bob", "bob"]
+    assert [client_of(app).get(path).json()[0] for path in paths] == ["", ""]
 
 
 def test_an_included_router_is_searched() -> None:
@@ -560,11 +578,19 @@ def test_time_does_not_end_it() -> None:
     """However far the app's clock is moved, the visitor is signed in, and a WebSocket stays open."""
     clock = Clock()
     logto = Logto(make_config(), clock=clock)
-    app = LogtoMiddleware(Starlette(routes=[Route("/who", who), WebSocketRoute("/greet", greet)]), logto=logto)
+
+    async def greet_later(websocket: WebSocket) -> None:
+        name = websocket.user.identity
+        await websocket.accept()
+        await websocket.receive_text()
+        await websocket.send_text(name)
+
+    app = LogtoMiddleware(Starlette(routes=[Route("/who", who), WebSocketRoute("/greet", greet_later)]), logto=logto)
     with signed_in(app):
         clock.move(400 * 86400)
         assert client_of(app).get("/who").json()[0] == "alice"
         with client_of(app).websocket_connect("/greet") as websocket:
+            websocket.send_text("Who am I?")
             assert websocket.receive_text() == "alice"
 
 
