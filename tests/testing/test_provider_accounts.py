@@ -94,11 +94,12 @@ def test_userinfo_refuses(visit, make, error, status):
     assert response.headers["www-authenticate"].startswith("Bearer ")
 
 
-@pytest.mark.parametrize("header", [None, "Basic x", "Bearer"])
+@pytest.mark.parametrize("header", [None, "Basic {}", "Bearer", "{}"])
 def test_userinfo_needs_a_bearer_token(visit, header):
-    """Without one it is 401."""
-    response = visit().http.get("/oidc/me", headers={"Authorization": header} if header else {})
-    assert response.status_code == 401
+    """Without one, or with one under another scheme, it is 401."""
+    visitor = visit()
+    headers = {"Authorization": header.format(visitor.tokens()["access_token"])} if header else {}
+    assert visitor.http.get("/oidc/me", headers=headers).status_code == 401
 
 
 @pytest.mark.parametrize("kind", ["refresh_token", "access_token"])

@@ -348,13 +348,14 @@ def test_pages_run_no_script_and_escape_names():
     """A hostile name of a user or an app stays text, and the policy allows the app's address for forms."""
     evil = "<script>alert(1)</script>"
     provider = DevelopmentProvider(
-        clients=[Client("web", "x", [CALLBACK], name=evil)], users=[DemoUser('"><b>', evil, evil)]
+        clients=[Client("web", "x", [CALLBACK], name=evil)], users=[DemoUser('"><i>', evil, evil)]
     )
     for page in (
         Visitor(provider).authorize(),
         Visitor(provider).authorize(first_screen="register", login_hint=evil + "@"),
     ):
         assert "<script" not in page.text
+        assert "<i>" not in page.text
         policy = page.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "form-action 'self' http://localhost:8000" in policy

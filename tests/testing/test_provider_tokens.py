@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from urllib.parse import urlencode
 
 import pytest
 from provider_visitor import CALLBACK, ORGANIZATIONS, OTHER, SECRETS, SHOP, VERIFIER, basic, decode
@@ -200,6 +201,7 @@ def test_a_replayed_code_ends_the_grant(visit):
         ({"refresh_token": None}, "invalid_request", 400),
         ({"refresh_token": "unknown"}, "invalid_grant", 400),
         ({"scope": "openid phone"}, "invalid_scope", 400),
+        ({"scope": ["openid", "openid"]}, "invalid_request", 400),
         ({"resource": OTHER}, "invalid_target", 400),
         ({"organization_id": "unknown"}, "access_denied", 403),
     ],
@@ -412,8 +414,12 @@ def test_a_refused_resource_spends_a_rotating_refresh_token(visit, clock):
 
 
 def test_a_body_that_is_no_form(visit):
-    """JSON is refused with a JSON body."""
-    assert refused(visit().http.post("/oidc/token", json={"grant_type": "refresh_token"}), "invalid_request")
+    """Whatever the body says, another content type than a form's is refused."""
+    visitor = visit("spa")
+    form = {"grant_type": "refresh_token", "client_id": "spa", "refresh_token": visitor.tokens()["refresh_token"]}
+    headers = {"Content-Type": "text/plain"}
+    assert refused(visitor.http.post("/oidc/token", content=urlencode(form), headers=headers), "invalid_request")
+    assert visitor.http.post("/oidc/token", data=form).status_code == 200
 
 
 def test_a_body_that_is_too_large(visit):
