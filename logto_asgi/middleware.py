@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, MutableMapping
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -116,10 +116,11 @@ def _place(scope: Scope, user: LogtoUser) -> None:
 
 
 def _sending_session(user: LogtoUser, send: Send) -> Send:
-    async def send_with_session(message: Message) -> None:
+    def send_with_session(message: Message) -> Awaitable[None]:
+        # No coroutine of its own: every message of every response passes here.
         if message["type"] == "http.response.start" and user._loaded is not None:
             write_session(user, message)
-        await send(message)
+        return send(message)
 
     return send_with_session
 
