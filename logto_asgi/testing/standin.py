@@ -14,10 +14,7 @@ from logto_asgi.runtime import Logto
 from logto_asgi.session.loaded import Loaded
 from logto_asgi.tokens import TokenKey
 
-__all__ = ["Somebody", "StandIn", "TokenFor"]
-
-TokenFor = str | None | TokenKey
-"""A resource, a pair of resource and organization, or None for the token that is good for userinfo only."""
+__all__ = ["Somebody", "StandIn"]
 
 _HOUR = 3600
 _MADE_UP = "made-up-"

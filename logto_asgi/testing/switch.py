@@ -16,7 +16,7 @@ from logto_asgi.errors import LogtoError
 from logto_asgi.models import UserInfo
 from logto_asgi.runtime import Logto
 from logto_asgi.testing.finding import runtimes_of
-from logto_asgi.testing.standin import Somebody, StandIn, TokenFor
+from logto_asgi.testing.standin import Somebody, StandIn
 
 __all__ = ["Switch", "signed_in", "signed_out"]
 
@@ -29,15 +29,15 @@ def signed_in(
     *,
     claims: Mapping[str, Any] | None = None,
     scopes: str | Iterable[str] | None = None,
-    access_tokens: Mapping[TokenFor, str | LogtoError] | None = None,
+    access_tokens: Mapping[Any, str | LogtoError] | None = None,
     user_info: Mapping[str, Any] | UserInfo | LogtoError | None = None,
     **more_claims: Any,
 ) -> Switch:
     """Sign every visitor of an app in, for the time of a `with` block; keyword arguments are claims.
 
     Every guard, `request.user` and every WebSocket obeys, in mounted apps too, whichever client sends the request and
-    whatever cookies it has. No network is used and no cookie is written. Also `async with`, and a decorator of test
-    functions. Inside of another block the inner one counts.
+    whatever cookies it has. No cookie is written, and nothing but the auth routes asks the issuer. Also `async with`,
+    and a decorator of test functions. Inside of another block the inner one counts.
 
     `scopes`: what the issuer granted; all that the configuration asks for, unless given.
     `access_tokens`: by resource, by `(resource, organization_id)` or None for the token without either; one that is
