@@ -15,7 +15,7 @@ from logto_asgi.errors import VerificationError
 from logto_asgi.oidc.keys import ALGORITHMS, KeySet, PublicKey, decode_base64url
 from logto_asgi.oidc.strict_json import MalformedJSON, parse_object
 
-__all__ = ["MAX_HEADER", "MAX_TOKEN", "SignedToken", "open_signed", "read_unverified_claims", "split_token"]
+__all__ = ["MAX_HEADER", "MAX_TOKEN", "SignedToken", "open_signed", "split_token"]
 
 MAX_TOKEN = 16 * 1024
 """Characters. An ID token lives in a cookie of a few kilobytes; this is far beyond."""
@@ -71,20 +71,6 @@ def open_signed(token: SignedToken, *, keys: KeySet) -> dict[str, Any]:
     if not _is_signed_by(key, token):
         raise VerificationError("signature", "The token's signature is wrong.")
     return _decode_object(token.payload, "payload")
-
-
-def read_unverified_claims(raw: str) -> dict[str, Any] | None:
-    """Return what a token from the issuer's own answer says, or None for an opaque one. Nothing of it is verified.
-
-    Good for asking whether the issuer answered the question that was put, never for letting somebody in.
-    """
-    parts = raw.split(".")
-    if len(parts) != 3 or len(raw) > MAX_TOKEN:
-        return None
-    try:
-        return _decode_object(parts[1], "payload")
-    except VerificationError:
-        return None
 
 
 def _check_header(header: dict[str, Any], allowed: Collection[str]) -> None:

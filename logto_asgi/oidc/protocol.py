@@ -22,7 +22,6 @@ from logto_asgi.errors import (
     VerificationError,
 )
 from logto_asgi.models import FirstScreen, Identifier, PendingSignIn, SignInOptions
-from logto_asgi.oidc.jose import read_unverified_claims
 from logto_asgi.oidc.metadata import ProviderMetadata
 from logto_asgi.oidc.verification import same_text
 
@@ -37,7 +36,6 @@ __all__ = [
     "option_problems",
     "parse_callback",
     "random_token",
-    "read_unverified_claims",
 ]
 
 _CODE = re.compile(r"[ -~]{1,2048}", re.ASCII)

@@ -26,9 +26,9 @@ from oidc_signing import (
 from logto_asgi.config import LogtoConfig
 from logto_asgi.errors import VerificationError
 from logto_asgi.models import IdTokenClaims
-from logto_asgi.oidc.jose import read_unverified_claims
 from logto_asgi.oidc.keys import KeyNotFound, KeySet, parse_key_set
 from logto_asgi.oidc.metadata import ProviderMetadata, parse_metadata
+from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.oidc.verification import verify_id_token, verify_refreshed_id_token
 
 AT_HASH = {  # of ACCESS_TOKEN, computed apart from the library with `openssl dgst`
