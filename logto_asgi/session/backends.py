@@ -189,6 +189,15 @@ class CookieBackend:
         """
         return self._registry.save(session, spent=spent, now=self._clock())
 
+    def current(self, session: Session) -> Session | None:
+        """Return the state to refresh from: the newest that this one led to, or itself when nothing newer is known.
+
+        None when the session has ended, or when this state's refresh token was spent here and its minute is over:
+        another use could make the issuer revoke the tokens of whoever goes on from the newest.
+        """
+        now = self._clock()
+        return None if self._registry.is_spent(session, now) else self._registry.follow(session, now)
+
     def newest(self, session_id: str) -> Session | None:
         """Return the newest state, if this process made one that the cookie may not hold."""
         return self._registry.newest(session_id)

@@ -41,6 +41,8 @@ class _Record:
     expires_at: float
     ancestors: list[_Ancestor] = field(default_factory=list)
     """Oldest first."""
+    spent: list[bytes] = field(default_factory=list)
+    """Digests of refresh tokens of ancestors that are forgotten."""
     seen_at: float | None = None
     """When the newest state was first presented, in seconds since 1970."""
     used: bool = False
@@ -104,6 +106,16 @@ class SessionRegistry:
             return None if session.id in self._ended else session
         with self._lock:
             return session if _find(record.ancestors, session, now) is None else record.newest
+
+    def is_spent(self, session: Session, now: float) -> bool:
+        """Tell whether this state's refresh token was replaced here, so long ago that it leads nowhere any more."""
+        record = self._records.get(session.id)
+        if record is None or session.refresh_token in (None, record.newest.refresh_token):
+            return False
+        digest = _token(session)
+        with self._lock:
+            forgotten = [ancestor.digest for ancestor in record.ancestors if now >= ancestor.forget_at]
+            return digest in forgotten or digest in record.spent
 
     def save(self, session: Session, *, spent: str | None, now: float) -> bool:
         """Keep a successor; `spent` is the refresh token that it replaced. Return False when its session has ended.
@@ -187,7 +199,10 @@ class SessionRegistry:
         if record.seen_at is None:
             record.seen_at = now
         _let_go(record.ancestors, now)
-        record.ancestors = [ancestor for ancestor in record.ancestors if now < ancestor.forget_at]
+        gone = [ancestor.digest for ancestor in record.ancestors if now >= ancestor.forget_at]
+        if gone:
+            record.ancestors = [ancestor for ancestor in record.ancestors if now < ancestor.forget_at]
+            record.spent = (record.spent + gone)[-_MAX_ANCESTORS:]
 
 
 def _find(ancestors: list[_Ancestor], session: Session, now: float) -> int | None:

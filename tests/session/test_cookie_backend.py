@@ -650,6 +650,29 @@ def test_browser_that_fell_back(
     assert respond(backend, older, loaded)
 
 
+def test_state_to_refresh_from(
+    backend: CookieBackend, browser: Any, make_session: Make, sign_in: SignIn, clock: Any
+) -> None:
+    """For a minute a spent state leads to the newest, then nowhere; an unknown state stands for itself."""
+    session = make_session()
+    sign_in(backend, browser, session)
+    assert backend.current(session) is session
+    newest = refresh(backend, session)
+    respond(backend, browser, backend.load(browser.headers))
+    backend.load(browser.headers)
+    clock.now += 59
+    assert backend.current(session) is newest
+    clock.now += 1
+    assert backend.current(session) is None
+    backend.load(browser.headers)
+    assert backend.current(session) is None
+    assert backend.current(newest) is newest
+    elsewhere = replace(session, refresh_token="made elsewhere")
+    assert backend.current(elsewhere) is elsewhere
+    backend.end(newest)
+    assert backend.current(newest) is None
+
+
 def test_access_token_without_rotation(
     backend: CookieBackend, browser: Any, make_session: Make, sign_in: SignIn
 ) -> None:
