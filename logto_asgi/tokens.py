@@ -6,6 +6,7 @@ Knows sessions and the issuer's client; knows no request, response or user objec
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -99,10 +100,10 @@ class AccessTokens:
             await asyncio.wait([flight.task for flight in flights.values()], timeout=timeout)
 
     def _current(self, session: Session) -> Session:
-        if self._sessions.is_ended(session.id):
-            raise SessionEnded("This session has ended. Sign in again.")
-        newest = self._sessions.newest(session.id)
-        return newest if newest is not None and newest.version > session.version else session
+        current = self._sessions.current(session)
+        if current is None:
+            raise SessionEnded("This session has ended, or the browser sent an old copy of it. Sign in again.")
+        return current
 
     def _usable(self, session: Session, key: TokenKey) -> AccessToken | None:
         token = session.access_tokens.get(key)
@@ -154,7 +155,11 @@ class AccessTokens:
                 "The access token has expired and the session has no refresh token. Sign in again; to get one, "
                 "ask for the scope offline_access with prompt=consent (both are defaults with a Logto endpoint)."
             )
-        session, tokens = await self._ask(session, key)
+        try:
+            session, tokens = await self._ask(session, key)
+        except AccessTokenRefused as refused:
+            await self._recover(session, key, refused)
+            raise
         session = await self._keep_rotated(session, tokens)
         session = await self._check_id_token(session, tokens)
         token = self._as_access_token(tokens, key)
@@ -162,6 +167,16 @@ class AccessTokens:
         if not self._sessions.save(successor, spent=None):
             raise SessionEnded("This session ended while its token was being refreshed. Sign in again.")
         return successor, token
+
+    async def _recover(self, session: Session, key: TokenKey, refused: AccessTokenRefused) -> None:
+        """Save the session after a refusal that may have spent its refresh token.
+
+        Logto's engine rotates before it looks at the resource, and an error carries no new token; the spent one works
+        for three seconds more, so a plain refresh within these gets another.
+        """
+        if refused.error == "invalid_target" and key != (None, None):
+            with contextlib.suppress(LogtoError):
+                await self._refresh(session, (None, None))
 
     async def _ask(self, session: Session, key: TokenKey) -> tuple[Session, TokenSet]:
         """Make the refresh request; after `invalid_grant` look once whether somebody else rotated in the meantime."""

@@ -145,7 +145,7 @@ class LogtoUser(BaseUser):
         Without `resource` it is good for the issuer's userinfo only. Raises `SignInRequired` (also its subclasses
         `SessionEnded` and `RefreshTokenMissing`), `AccessTokenRefused`, `AccessTokenMismatch`, `IssuerUnavailable`.
         """
-        session = self._signed_in()
+        session = self._newest()
         self._prepare_errors()
         self._session, token = await self._runtime.tokens.get(
             session, resource=resource, organization_id=organization_id, force_refresh=force_refresh
@@ -158,7 +158,7 @@ class LogtoUser(BaseUser):
 
     async def fetch_user_info(self) -> UserInfo:
         """Ask the issuer's userinfo endpoint; its `sub` must be this user's. Raises as `get_access_token`."""
-        session = self._signed_in()
+        session = self._newest()
         self._prepare_errors()
         self._session, info = await self._runtime.fetch_user_info(session)
         return info
@@ -238,6 +238,12 @@ class LogtoUser(BaseUser):
             self._prepare_errors()
             raise SignInRequired("Nobody is signed in.")
         return self._session
+
+    def _newest(self) -> Session:
+        """Return the newest state: a stream or WebSocket lives longer than the one that it began with."""
+        session = self._signed_in()
+        newest = self._runtime.sessions.newest(session.id)
+        return session if newest is None or (self._loaded is not None and self._loaded.stray) else newest
 
     def _prepare_errors(self) -> None:
         """Let the app answer our errors in our way, where it has none of its own."""

@@ -70,6 +70,11 @@ REFUSED = [
 ]
 
 
+def test_1024_bytes_are_the_most() -> None:
+    """The longest path that is accepted has 1,024 bytes."""
+    assert safe_return_to("/" + "a" * (MAX_BYTES - 1), config()) is not None
+
+
 @pytest.mark.parametrize(("value", "expected"), ACCEPTED, ids=[value for value, _ in ACCEPTED])
 def test_path_on_this_site_is_accepted(value: str, expected: str) -> None:
     """A path with its query comes back encoded."""

@@ -107,6 +107,16 @@ async def test_sign_in_options_may_be_a_value(make_site: MakeSite) -> None:
     assert asked(await start(await site.visitor()))["theme"] == ["dark"]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "sent"),
+    [(None, "consent"), ("login", "login consent"), ("none", "none"), ("login consent", "login consent")],
+)
+async def test_prompt_keeps_the_refresh_token(make_site: MakeSite, prompt: str | None, sent: str) -> None:
+    """Logto gives no refresh token without `consent`, so it is added to a prompt that lacks it."""
+    site = make_site(sign_in_options=SignInOptions(prompt=prompt))
+    assert asked(await start(await site.visitor()))["prompt"] == [sent]
+
+
 async def test_sign_in_options_that_break_the_protocol_are_explained(make_site: MakeSite) -> None:
     """A developer's mistake is an error that names the setting, not a traceback."""
     site = make_site(sign_in_options=lambda request: SignInOptions(extra_params={"state": "x"}))

@@ -21,7 +21,7 @@ from logto_asgi.errors import (
     SignInRefused,
     VerificationError,
 )
-from logto_asgi.models import FirstScreen, Identifier, PendingSignIn, SignInOptions
+from logto_asgi.models import FirstScreen, Identifier, PendingSignIn, Prompt, ReservedScope, SignInOptions
 from logto_asgi.oidc.metadata import ProviderMetadata
 from logto_asgi.oidc.verification import same_text
 
@@ -160,7 +160,7 @@ def _is_logto_prompt(prompt: str) -> bool:
 
 def _optional_parameters(config: LogtoConfig, pending: PendingSignIn, options: SignInOptions) -> list[tuple[str, str]]:
     candidates: list[tuple[str, object]] = [
-        ("prompt", options.prompt if options.prompt is not None else config.prompt),
+        ("prompt", _prompt(config, options)),
         ("max_age", pending.max_age),
         ("login_hint", options.login_hint),
         ("ui_locales", options.ui_locales),
@@ -173,6 +173,15 @@ def _optional_parameters(config: LogtoConfig, pending: PendingSignIn, options: S
             ("one_time_token", options.one_time_token),
         ]
     return [(name, str(value)) for name, value in candidates if value is not None]
+
+
+def _prompt(config: LogtoConfig, options: SignInOptions) -> str | None:
+    """Return the prompt to send. Logto drops `offline_access`, and says nothing, unless the prompt has `consent`."""
+    words = (options.prompt if options.prompt is not None else config.prompt or "").split()
+    needs_consent = config.is_logto and ReservedScope.OFFLINE_ACCESS in config.scopes
+    if needs_consent and not {Prompt.NONE, Prompt.CONSENT} & set(words):
+        words.append(Prompt.CONSENT)
+    return " ".join(words) or None
 
 
 def parse_callback(

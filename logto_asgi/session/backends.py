@@ -87,7 +87,9 @@ class CookieBackend:
         if session is None:
             clear = self._registry.is_long_ended(presented.id, now) and not self._cookie.is_doubled(cookies)
             return Loaded(self._cookie, cookies, now, problem="ended", clear=clear)
-        return Loaded(self._cookie, cookies, now, session, presented)
+        newest = self._registry.newest(presented.id)
+        stray = newest is not None and newest is not session
+        return Loaded(self._cookie, cookies, now, session, presented, stray=stray)
 
     def _open(self, cookies: bytes, first: bytes, now: float) -> Opened:
         """Return the opened cookie if it has not expired. Raise `_Refused` for everything else."""

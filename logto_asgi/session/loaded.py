@@ -16,7 +16,7 @@ class Loaded:
     Whoever signs in puts the new session into `session`; whoever signs out sets it to None and `clear` to True.
     """
 
-    __slots__ = ("_cookie", "_raw", "at", "clear", "presented", "problem", "session")
+    __slots__ = ("_cookie", "_raw", "at", "clear", "presented", "problem", "session", "stray")
 
     session: Session | None
     """The newest known state of what the cookie held."""
@@ -26,6 +26,8 @@ class Loaded:
     """Why there is no session though a cookie was there, in a word for logs."""
     clear: bool
     """Whether the response should delete the cookie."""
+    stray: bool
+    """Whether the cookie is an old copy, which leads to no newer state any more."""
     at: float
     """When it was loaded, in seconds since 1970."""
 
@@ -38,6 +40,7 @@ class Loaded:
         presented: Session | None = None,
         problem: str | None = None,
         clear: bool = False,
+        stray: bool = False,
     ) -> None:
         self._cookie = cookie
         self._raw = raw
@@ -46,6 +49,7 @@ class Loaded:
         self.presented = presented
         self.problem = problem
         self.clear = clear
+        self.stray = stray
 
     @property
     def names(self) -> list[str]:

@@ -12,9 +12,8 @@ import httpx
 from starlette.types import ASGIApp
 
 from logto_asgi.config import ConfigArguments, LogtoConfig
-
-from .clients import Client
-from .provider import DevelopmentProvider
+from logto_asgi.testing.clients import Client
+from logto_asgi.testing.provider import DevelopmentProvider
 
 __all__ = ["Visitor", "development_config", "issuer_client"]
 
