@@ -213,6 +213,8 @@ class LogtoUser(BaseUser):
             return
         self._loaded = loaded = self._runtime.sessions.load(headers)
         self._session = loaded.session
+        if loaded.problem is not None:
+            logger.info("session cookie not used: %s", loaded.problem)
 
     def _become(self, session: Session) -> None:
         """Go on as the user of a new session, which the response will write."""

@@ -9,11 +9,14 @@ import sys
 
 import logto_asgi
 
+NEEDS_PYTEST = "logto_asgi.testing.fixtures"
 NEEDS = {"logto_asgi.fastapi": "fastapi", "logto_asgi.session.redis": "redis"}
 
 
 def import_modules(extra: str) -> None:
     for module in pkgutil.walk_packages(logto_asgi.__path__, "logto_asgi."):
+        if module.name == NEEDS_PYTEST:
+            continue
         needed = NEEDS.get(module.name, "")
         if needed in ("", extra):
             importlib.import_module(module.name)

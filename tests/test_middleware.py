@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,27 @@ async def test_crafted_cookie_is_anonymous(site: Site, change: Callable[[str], s
     response = await stranger.get("/", headers={"Cookie": f"{name}={change(value or '')}"})
     assert response.status_code == 200
     assert response.json() == {"sub": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda value: value[:-8] + "AAAAAAAA", "chunks|tampered"),
+        (lambda value: value[:-30] + "A" * 22 + value[-8:], "tampered"),
+        (lambda value: "c1.x.y", "malformed"),
+    ],
+)
+async def test_log_says_why_a_cookie_is_not_used(
+    site: Site, change: Callable[[str], str], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A word for whoever looks for a reason, and nothing of the cookie's value."""
+    caplog.set_level("INFO", "logto_asgi")
+    visitor = await site.visitor()
+    await visitor.sign_in()
+    name, value = next((c.name, c.value) for c in visitor.cookies.jar if c.name.count("_") == 1 and "logto_" in c.name)
+    await (await site.visitor()).get("/", headers={"Cookie": f"{name}={change(value or '')}"})
+    assert re.search(f"session cookie not used: ({why})", caplog.text)
+    assert (value or "")[-40:-30] not in caplog.text
 
 
 async def test_non_ascii_cookie_is_anonymous(site: Site) -> None:

@@ -94,7 +94,7 @@ def _secrets(setting: Setting, value: object, is_text: bool) -> tuple[SecretStr,
         raise Wrong(("is empty.", _MAKE_ONE))
     plain = [_strong(_plain(item, _MAKE_ONE)) for item in given]
     if len(set(plain)) < len(plain):
-        raise Wrong(("names the same secret twice.", "To change it put the new one first and keep the old one behind."))
+        raise Wrong(("names the same secret twice.", "To change it, append the new one, deploy, then put it first."))
     return tuple(SecretStr(item) for item in plain)
 
 
