@@ -71,10 +71,8 @@ class CookieBackend:
         for name, value in headers:
             if name == b"cookie":
                 cookies = value if cookies is None else b"; ".join((cookies, value))
-        if cookies is None or self._prefix not in cookies:
-            return Loaded(self._cookie, cookies)
-        first = cut(cookies, self._prefix)
-        if first is None:
+        first = None if cookies is None else cut(cookies, self._prefix)
+        if cookies is None or first is None:
             return Loaded(self._cookie, cookies)
         now = self._clock()
         try:
@@ -137,6 +135,8 @@ class CookieBackend:
         if session is None:
             return self._deletions(loaded, now)
         newest = self._registry.follow(session, now)
+        if newest is not None and newest is loaded.presented and now - newest.sealed_at < self._roll_interval:
+            return []  # What nearly every response comes to: the browser has it, and it is not due.
         if newest is None or not self._registry.is_newest(newest):
             return []
         if _has_newest(loaded, newest):

@@ -101,7 +101,7 @@ def test_malformed_payload(text: str) -> None:
 @pytest.mark.parametrize(
     "extra", [{"zip": "DEF"}, {"typ": "JWT"}, {"crit": ["kid"]}, {"jwk": {"kty": "oct"}}, {"alg": "dir"}]
 )
-def test_only_our_own_header_reaches_joserfc(extra: dict[str, Any]) -> None:
+def test_only_our_own_header_is_opened(extra: dict[str, Any]) -> None:
     """A header that is not ours byte for byte is unknown, though key and content are right."""
     value = crafted(header_of(VALUE) | extra, envelope(), ["A256KW", "A256GCM", "DEF", "dir"])
     assert reason(SEALER, value) == ("unknown_key", False)
@@ -141,6 +141,29 @@ def test_short_tag(length: int) -> None:
     """A shortened authentication tag does not open."""
     head, _, tag = VALUE.rpartition(".")
     assert reason(SEALER, f"{head}.{tag[:length]}") == ("tampered", True)
+
+
+@pytest.mark.parametrize("part", [1, 2, 3, 4], ids=["wrapped key", "initialization vector", "ciphertext", "tag"])
+@pytest.mark.parametrize("size", [-1, 1, 4])
+def test_part_of_another_size(part: int, size: int) -> None:
+    """A part that is shorter or longer than its bytes is refused."""
+    parts = VALUE.split(".")
+    parts[part] = parts[part][:size] if size < 0 else parts[part] + "A" * size
+    assert reason(SEALER, ".".join(parts)) == ("tampered", True)
+
+
+def test_one_spelling_only() -> None:
+    """The spare bits of the last character are zero: no second text opens to the same session."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    for text in {VALUE[:-1] + character for character in alphabet} - {VALUE}:
+        assert reason(SEALER, text) == ("tampered", True)
+
+
+def test_joserfc_opens_what_we_open() -> None:
+    """The format is RFC 7516's: an independent reader with the key finds the same text."""
+    key = OctKey.import_key(_derive(ONE.encode(), tuple(BELONGS.values())))
+    opened = jwe.decrypt_compact(VALUE, key, algorithms=["A256KW", "A256GCM"]).plaintext
+    assert json.loads(opened or b"")["d"] == SEALER.open(VALUE)
 
 
 @pytest.mark.parametrize(
