@@ -917,7 +917,8 @@ class TestWebSockets:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             assert scope["logto_asgi"].is_authenticated
             await send({"type": "websocket.accept"})
-            await closed.wait()
+            async with asyncio.timeout(10):
+                await closed.wait()
             with pytest.raises(OSError, match="ended"):
                 await send({"type": "websocket.send", "text": "too late"})
 
