@@ -143,7 +143,7 @@ class _Configurable(_Entrance[T]):
         redirect: bool | None = None,
     ) -> Coroutine[Any, Any, T] | _Entrance[T]:
         if connection is None or security_scopes is None:
-            return self._make(redirect=redirect)
+            return self if redirect is None else self._make(redirect=redirect)
         return self.__wrapped__.enter(connection, security_scopes)
 
 
@@ -179,6 +179,13 @@ user_info: _Configurable[UserInfo] = _Configurable(
 
 
 @cache
+def _access_token(resource: str | None, organization_id: str | None, redirect: bool | None) -> _Entrance[str]:
+    async def read(user: LogtoUser) -> str:
+        return await user.get_access_token(resource, organization_id)
+
+    return _Entrance(_Guard(read, redirect), "access_token", access_token.__doc__)
+
+
 def access_token(
     resource: str | None = None, organization_id: str | None = None, *, redirect: bool | None = None
 ) -> _Entrance[str]:
@@ -187,21 +194,20 @@ def access_token(
     Guards as `require_auth` does, then raises as `LogtoUser.get_access_token`. Without `resource` the token is good
     for the issuer's userinfo only.
     """
-
-    async def read(user: LogtoUser) -> str:
-        return await user.get_access_token(resource, organization_id)
-
-    return _Entrance(_Guard(read, redirect), "access_token", access_token.__doc__)
+    return _access_token(resource, organization_id, redirect)
 
 
 @cache
-def organization_token(organization_id: str, *, redirect: bool | None = None) -> _Entrance[str]:
-    """Return a dependency: a token for an organization itself. Guards and raises as `access_token`."""
-
+def _organization_token(organization_id: str, redirect: bool | None) -> _Entrance[str]:
     async def read(user: LogtoUser) -> str:
         return await user.get_organization_token(organization_id)
 
     return _Entrance(_Guard(read, redirect), "organization_token", organization_token.__doc__)
+
+
+def organization_token(organization_id: str, *, redirect: bool | None = None) -> _Entrance[str]:
+    """Return a dependency: a token for an organization itself. Guards and raises as `access_token`."""
+    return _organization_token(organization_id, redirect)
 
 
 CurrentUser = Annotated[LogtoUser, Depends(current_user)]

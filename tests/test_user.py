@@ -16,7 +16,15 @@ from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
 from logto_asgi import Logto, LogtoMiddleware, LogtoUser, PublicUser, SignInRequired
-from logto_asgi.fastapi import AUTH_RESPONSES, SignedIn, access_token, auth_router, current_user, require_auth
+from logto_asgi.fastapi import (
+    AUTH_RESPONSES,
+    SignedIn,
+    access_token,
+    auth_router,
+    current_user,
+    organization_token,
+    require_auth,
+)
 from tests.conftest import API, MakeSite, Site, build_app
 
 PUBLIC = {"is_authenticated", "claims", "scopes", "organizations"}
@@ -155,6 +163,9 @@ def test_guards_of_the_same_arguments_are_one_object() -> None:
     assert require_auth(redirect=False) is require_auth(redirect=False)
     assert access_token(resource=API) is access_token(resource=API)
     assert access_token(resource=API) is not access_token(resource="https://other.example")
+    assert access_token(API) is access_token(resource=API, organization_id=None)
+    assert organization_token("o1") is organization_token(organization_id="o1")
+    assert require_auth() is require_auth(redirect=None) is require_auth
 
 
 async def test_dependency_override_replaces_a_guard(site: Site) -> None:
