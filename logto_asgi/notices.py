@@ -33,6 +33,7 @@ __all__ = [
     "confirm_one_time_token",
     "confirm_sign_out",
     "keeps_coming_back",
+    "lacks_permission",
     "needs_its_own_window",
     "signed_out_here",
 ]
@@ -119,6 +120,22 @@ def keeps_coming_back(config: LogtoConfig, name: str, query: Mapping[str, str]) 
         status=400,
         tone="error",
         detail="session_not_kept",
+    )
+
+
+def lacks_permission(config: LogtoConfig, back: str) -> Response:
+    """Stop a loop: `@requires` sent somebody here who is signed in, and would again after another sign-in."""
+    again = f"{config.auth_url('sign-in')}?{urlencode({'return_to': back})}"
+    return page(
+        heading="Your account may not open this page",
+        paragraphs=(
+            "You are signed in, but the page asks for a permission that your session does not have.",
+            "If you were given it just now, sign in again.",
+        ),
+        actions=(Action("Sign in again", again, primary=True), _home(config)),
+        status=403,
+        tone="error",
+        detail="permission_missing",
     )
 
 

@@ -28,6 +28,7 @@ from logto_asgi.notices import (
     confirm_one_time_token,
     confirm_sign_out,
     keeps_coming_back,
+    lacks_permission,
     needs_its_own_window,
     signed_out_here,
 )
@@ -159,6 +160,7 @@ class _Endpoints:
         2. A form that was posted from another site (login CSRF).
         3. A magic link, until the visitor has confirmed it.
         4. A browser that has come back three times in a row without its session.
+        5. Somebody who is signed in and was sent here by `@requires`, for a scope that the session lacks.
         """
         headers = request.scope["headers"]
         if header(headers, b"sec-fetch-dest") not in (None, "document"):
@@ -174,7 +176,8 @@ class _Endpoints:
         tries = user._runtime.tries.count(headers)
         if tries >= _MOST_TRIES and not user.is_authenticated and _RETRY_MARKER not in request.query_params:
             return keeps_coming_back(self._config, name, {**dict(request.query_params), _RETRY_MARKER: "1"})
-        return None
+        sent_from = _page_of_requires(request, self._config) if user.is_authenticated else None
+        return lacks_permission(self._config, sent_from) if sent_from else None
 
     async def _signed_in(self, user: LogtoUser, old: Session | None, new: Session) -> None:
         user._become(new)
@@ -254,13 +257,16 @@ def _may_sign_out(request: Request, config: LogtoConfig) -> bool:
 
 
 def _return_to(request: Request, config: LogtoConfig) -> str:
-    """Read `return_to`, or the `next` that Starlette's `@requires` sends as an absolute URL; home otherwise."""
-    given = request.query_params.get("return_to")
+    """Read `return_to`, or `next`, which names the same; home otherwise."""
+    query = request.query_params
+    target = safe_return_to(query.get("return_to"), config) or safe_return_to(query.get("next"), config)
+    return target or _page_of_requires(request, config) or config.base_path + config.post_sign_in_path
+
+
+def _page_of_requires(request: Request, config: LogtoConfig) -> str | None:
+    """Return the page whose `@requires` redirected here. It alone sends `next` as an absolute URL."""
     host = header(request.scope["headers"], b"host")
-    following = request.query_params.get("next")
-    target = safe_return_to(given, config) or safe_return_to(following, config)
-    target = target or path_of_own_url(following, config, host=host)
-    return target or config.base_path + config.post_sign_in_path
+    return path_of_own_url(request.query_params.get("next"), config, host=host)
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -436,12 +436,17 @@ class TestStarlette:
         async def change(request: Request) -> PlainTextResponse:
             return PlainTextResponse(request.user.identity)
 
+        @requires("read:secrets", redirect="logto:sign-in")
+        async def secrets(request: Request) -> PlainTextResponse:
+            return PlainTextResponse("a scope that nobody is given")
+
         files = RequireAuthMiddleware(StaticFiles(directory=Path(__file__).parent))
         return Starlette(
             routes=[
                 *auth_routes(logto.config),
                 Route("/", home),
                 Route("/account", account),
+                Route("/secrets", secrets),
                 Route("/change", change, methods=["POST"]),
                 Mount("/files", files),
             ],
@@ -456,6 +461,19 @@ class TestStarlette:
         page = await visitor.sign_in(path="/account?tab=1")
         assert (page.text, str(page.url)) == ("alice", "http://localhost:8000/account?tab=1")
         assert (await visitor.get("/")).json()["scopes"][0] == "authenticated"
+
+    async def test_requires_that_nobody_meets_is_no_loop(self, make_site: MakeSite) -> None:
+        """Signed in without the scope: one round through sign-in, then a page, which offers another by hand."""
+        site = make_site(app=self.build)
+        visitor = await site.visitor()
+        page = await visitor.sign_in(path="/secrets?id=1")
+        assert page.status_code == 403
+        assert "permission_missing" in page.text
+        assert site.provider.requests.count("token") == 1
+        again = "http://localhost:8000/logto/sign-in?return_to=%2Fsecrets%3Fid%3D1"
+        assert again in page.text
+        assert "permission_missing" in (await visitor.navigate(again)).text
+        assert site.provider.requests.count("token") == 2
 
     async def test_requires_refuses_a_foreign_post(self, make_site: MakeSite) -> None:
         """`request.auth` holds nothing for a request that another site sent by cookie."""
