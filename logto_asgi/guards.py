@@ -16,7 +16,7 @@ from logto_asgi.user import LogtoUser
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
 
-__all__ = ["SCOPE_KEY", "admit", "challenge", "same_app", "visitor"]
+__all__ = ["SCOPE_KEY", "admit", "challenge", "misplaced_routes", "same_app", "visitor"]
 
 SCOPE_KEY = "logto_asgi"
 """Where the middleware puts the user in the ASGI scope. `request.state.user` may belong to the app."""
@@ -69,18 +69,33 @@ def challenge(scope: Mapping[str, Any], user: LogtoUser) -> str:
     return f'Cookie realm="{user._runtime.config.auth_url("sign-in")}"'
 
 
+def misplaced_routes(path: str, config: LogtoConfig) -> SetupError:
+    """Return what explains auth routes whose `path`, such as `/api/logto/sign-in`, is not the configured one."""
+    prefix = path.removeprefix(config.base_path).rpartition("/")[0]
+    return SetupError(
+        f"The auth routes are served under {prefix!r}, but auth_path says {config.auth_path!r}. Include them without a "
+        f"prefix; to have them there, set LogtoConfig(auth_path={prefix!r}) or LOGTO_AUTH_PATH too. If the whole app "
+        "is served under a path, base_url has to hold it."
+    )
+
+
 def _check_routes(user: LogtoUser) -> None:
-    """Explain a missing auth router before somebody is sent to a page that does not exist."""
+    """Explain a missing or misplaced auth router before somebody is sent to a page that does not exist."""
     app = user._app
     if app is None or app in _apps_with_routes or not hasattr(app, "url_path_for"):
         return
     try:
-        app.url_path_for("logto:sign-in")
+        path = app.url_path_for("logto:sign-in")
     except NoMatchFound:
         raise SetupError(
             "The auth routes are missing in this app. Add app.include_router(auth_router(config)) in FastAPI, "
             "or routes=[*auth_routes(config), …] in Starlette."
         ) from None
+    # A proxy may strip the base path, or the app may have it in front of its own routes.
+    config = user._runtime.config
+    expected = f"{config.auth_path}/sign-in"
+    if path not in (expected, config.base_path + expected):
+        raise misplaced_routes(path, config)
     _apps_with_routes.add(app)
 
 

@@ -20,7 +20,7 @@ from logto_asgi.errors import (
     SetupError,
     SignInCancelled,
 )
-from logto_asgi.guards import same_app, visitor
+from logto_asgi.guards import misplaced_routes, same_app, visitor
 from logto_asgi.models import Session
 from logto_asgi.notices import (
     callback_failed,
@@ -198,11 +198,7 @@ class _Endpoints:
             served_path(request.scope, self._config),
         )
         if served != expected:
-            prefix = served.removeprefix(self._config.base_path).removesuffix(f"/{name}")
-            raise SetupError(
-                f"The auth routes are served under {prefix!r}, but auth_path says {self._config.auth_path!r}. Include "
-                f"them without a prefix, or set LogtoConfig(auth_path={prefix!r}) or LOGTO_AUTH_PATH."
-            )
+            raise misplaced_routes(served, self._config)
         return user
 
     def _home(self) -> Response:

@@ -706,18 +706,25 @@ class TestSetup:
         assert "app.include_router(auth_router(config))" in response.text
 
     async def test_router_under_another_prefix(self, make_site: MakeSite) -> None:
-        """The first request explains both remedies."""
+        """The first request explains both remedies: to the routes, or to a guard that would send people there."""
 
         def build(logto: Logto) -> FastAPI:
             app = FastAPI()
             app.add_middleware(LogtoMiddleware, logto=logto)
             app.include_router(auth_router(logto.config), prefix="/api")
+
+            @app.get("/me")
+            async def me(user: SignedIn) -> str:
+                return user.identity
+
             return app
 
         site = make_site(app=build)
-        response = await (await site.visitor()).get("/api/logto/sign-in")
-        assert response.status_code == 500
-        assert "auth_path='/api/logto'" in response.json()["detail"]
+        for path in ("/api/logto/sign-in", "/me"):
+            response = await (await site.visitor()).get(path)
+            assert response.status_code == 500
+            assert "without a prefix" in response.json()["detail"]
+            assert "auth_path='/api/logto'" in response.json()["detail"]
 
     async def test_two_configs_mixed_up(self, make_site: MakeSite) -> None:
         """Middleware and routes of two configurations are an error that names both lines."""
