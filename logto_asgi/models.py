@@ -287,8 +287,6 @@ class PendingSignIn:
     """Seconds since 1970."""
     max_age: int | None = None
     """Seconds; when set, the ID token must carry an `auth_time` that is recent enough."""
-    tries: int = 1
-    """How many times in a row this browser was sent to the issuer without coming back signed in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,6 @@ def dump_pending(pending: PendingSignIn) -> dict[str, Any]:
         "u": pending.redirect_uri,
         "b": pending.return_to,
         "t": pending.created_at,
-        "k": pending.tries,
     }
     if pending.max_age is not None:
         payload["m"] = pending.max_age
@@ -102,7 +101,6 @@ def parse_pending(payload: Mapping[str, Any]) -> PendingSignIn:
         return_to=_of(str, payload.get("b")),
         created_at=_whole(payload.get("t")),
         max_age=_optional(_whole, payload.get("m")),
-        tries=_whole(payload.get("k")),
     )
 
 
