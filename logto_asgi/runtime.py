@@ -12,7 +12,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from logto_asgi.errors import IssuerRefused, IssuerResponseInvalid, SignInRequired, VerificationError
+from logto_asgi.errors import (
+    ConfigurationError,
+    ConfigurationProblem,
+    IssuerRefused,
+    IssuerResponseInvalid,
+    SignInRequired,
+    VerificationError,
+)
 from logto_asgi.flows import Flows
 from logto_asgi.models import AccessToken, Session, UserInfo
 from logto_asgi.oidc.client import OidcClient
@@ -32,6 +39,10 @@ logger = logging.getLogger("logto_asgi")
 _DRAIN = 5.0
 """Seconds that a shutdown waits for refreshes under way."""
 
+_BLOCKING_CLIENT = ConfigurationProblem(
+    "http_client", "is not an asynchronous client.", "Pass an httpx.AsyncClient or an httpx2.AsyncClient."
+)
+
 
 class Logto:
     """The runtime of one configuration: sessions, pending sign-ins, tokens and the issuer's client.
@@ -48,6 +59,8 @@ class Logto:
         http_client: Any = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if http_client is not None and not hasattr(http_client, "aclose"):
+            raise ConfigurationError([_BLOCKING_CLIENT])
         self.config = config
         self.clock = clock
         self.sessions = CookieBackend(config, clock=clock)

@@ -746,6 +746,12 @@ class TestSetup:
         with pytest.raises(ValueError, match="config="):
             LogtoMiddleware(FastAPI())
 
+    def test_blocking_client_is_refused(self) -> None:
+        """An `httpx.Client` would hold up the event loop; the error names what to pass instead."""
+        config = development_config(DevelopmentProvider())
+        with httpx.Client() as blocking, pytest.raises(ValueError, match=r"httpx\.AsyncClient"):
+            Logto(config, http_client=blocking)
+
     def test_setup_error_has_a_code(self) -> None:
         """The code is stable."""
         assert SetupError("x").code == "setup_incomplete"
