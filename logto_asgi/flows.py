@@ -67,7 +67,7 @@ class Flows:
         self._tokens = tokens
         self._client = client
         self._clock = clock
-        self._claimed: OrderedDict[str, tuple[float, Future[Session]]] = OrderedDict()
+        self._claimed: OrderedDict[str, tuple[float, Future[Session | LogtoError]]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start_sign_in(self, options: SignInOptions, return_to: str) -> tuple[str, PendingSignIn]:
@@ -101,7 +101,7 @@ class Flows:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
-        return mine.result()
+        return _session_of(mine.result())
 
     async def _outcome_of_another(self, state: str) -> Session:
         claimed_at, outcome = self._claimed[state]
@@ -110,14 +110,14 @@ class Flows:
         try:
             # A generous bound: discovery, exchange and keys each have a deadline of their own.
             async with asyncio.timeout(4 * self._config.http_timeout):
-                session = await asyncio.shield(asyncio.wrap_future(outcome))
+                session = _session_of(await asyncio.shield(asyncio.wrap_future(outcome)))
         except TimeoutError:
             raise IssuerUnavailable("The sign-in took too long. Try again.") from None
         if self._sessions.is_ended(session.id):
             raise AttemptNotFound("This sign-in was finished before, and its session has ended. Start again.")
         return session
 
-    def _claim(self, state: str) -> Future[Session] | None:
+    def _claim(self, state: str) -> Future[Session | LogtoError] | None:
         """Claim a state. Return the future to settle, or None when somebody else did already."""
         now = self._clock()
         while self._claimed:
@@ -125,19 +125,21 @@ class Flows:
             if len(self._claimed) < _CLAIMS_KEPT and now - claimed_at <= self._config.attempt_lifetime:
                 break
             del self._claimed[oldest]
-        future: Future[Session] = Future()
+        future: Future[Session | LogtoError] = Future()
         entry = self._claimed.setdefault(state, (now, future))
         return future if entry[1] is future else None
 
-    async def _settle(self, outcome: Future[Session], query: Sequence[tuple[str, str]], pending: PendingSignIn) -> None:
+    async def _settle(
+        self, outcome: Future[Session | LogtoError], query: Sequence[tuple[str, str]], pending: PendingSignIn
+    ) -> None:
         """Exchange and settle the outcome, whatever becomes of the request that waits for it."""
         try:
             outcome.set_result(await self._exchange(query, pending))
         except LogtoError as error:
-            outcome.set_exception(error)
+            outcome.set_result(_bare(error))
         except BaseException:
             # A bug, or the loop is closing: whoever waits for this state must not wait for ever.
-            outcome.set_exception(IssuerUnavailable("The sign-in was interrupted. Try again."))
+            outcome.set_result(IssuerUnavailable("The sign-in was interrupted. Try again."))
             raise
 
     async def _exchange(self, query: Sequence[tuple[str, str]], pending: PendingSignIn) -> Session:
@@ -206,3 +208,16 @@ class Flows:
             await self._client().revoke(refresh_token)
         except IssuerError as error:
             logger.warning("could not revoke a refresh token: %s", error.code)
+
+
+def _session_of(outcome: Session | LogtoError) -> Session:
+    if isinstance(outcome, LogtoError):
+        raise _bare(outcome)
+    return outcome
+
+
+def _bare(error: LogtoError) -> LogtoError:
+    """Return a copy without traceback and cause: what is kept must not hold the requests that it was raised in."""
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    return copy

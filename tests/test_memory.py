@@ -8,7 +8,9 @@ import weakref
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from logto_asgi import LogtoConfig, LogtoMiddleware
+from logto_asgi import LogtoConfig, LogtoMiddleware, SignInOptions
+from logto_asgi.errors import SignInRefused
+from tests.conftest import Site
 
 CONFIG = LogtoConfig(
     endpoint="https://tenant.logto.app",
@@ -20,6 +22,10 @@ CONFIG = LogtoConfig(
 
 class WatchedScope(dict):
     """A dict takes no weak reference; this one does."""
+
+
+class WatchedQuery(list):
+    """A list takes no weak reference either."""
 
 
 async def read_the_user(scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,3 +72,18 @@ async def test_user_can_be_read_after_its_request():
     await LogtoMiddleware(leave_the_user_alone, config=CONFIG)(scope, receive, send)
     assert not scope["user"].is_authenticated
     assert scope["auth"].scopes == []
+
+
+async def test_failed_call_back_leaves_nothing_of_its_requests(site: Site):
+    """Its outcome is kept for whoever comes again with the same state; a traceback would keep every query with it."""
+    _, pending = await site.logto.flows.start_sign_in(SignInOptions(), "/")
+    watches = []
+    for _ in range(3):
+        query = WatchedQuery([("state", pending.state), ("iss", site.config.issuer), ("error", "server_error")])
+        watches.append(weakref.ref(query))
+        with pytest.raises(SignInRefused, match="server_error") as caught:
+            await site.logto.flows.finish_sign_in(query, pending)
+        assert caught.value.error == "server_error"
+        del query, caught
+    gc.collect()
+    assert [watch() for watch in watches] == [None, None, None]
