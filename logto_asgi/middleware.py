@@ -98,7 +98,8 @@ class LogtoMiddleware:
             await self.logto.verify()
         except IssuerError as error:
             await receive()
-            await send({"type": "lifespan.startup.failed", "message": f"logto-asgi: {error.message}"})
+            message = f"logto-asgi could not verify {self.logto.config.issuer}: {error.message}"
+            await send({"type": "lifespan.startup.failed", "message": message})
             return False
         return True
 

@@ -48,8 +48,9 @@ async def answer(connection: HTTPConnection, error: Exception) -> Response | Non
     """Answer one of our errors: Starlette's exception handler for `HTTPError`."""
     if not isinstance(error, HTTPError):
         raise error
-    if isinstance(error, SetupError):
-        logger.error("%s", error.message)
+    if error.status >= 500:
+        level = logging.ERROR if isinstance(error, SetupError) else logging.WARNING
+        logger.log(level, "%s: %s", error.code, error.message)
     if isinstance(connection, WebSocket):
         return await _answer_websocket(connection, error)
     connection = cast("Request", connection)

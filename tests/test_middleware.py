@@ -550,7 +550,7 @@ class TestLifecycle:
 
         asyncio.run(run())
         assert sent[0]["type"] == "lifespan.startup.failed"
-        assert "logto-asgi" in sent[0]["message"]
+        assert f"logto-asgi could not verify {config.issuer}: " in sent[0]["message"]
         assert "\n" not in sent[0]["message"]
 
     def test_verify_on_startup_passes(self) -> None:

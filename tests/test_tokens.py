@@ -147,8 +147,8 @@ async def test_connection_that_outlives_its_cookies_goes_on(make_site: MakeSite)
     assert site.refreshes() == 3
 
 
-async def test_outage_is_503_and_nobody_is_signed_out(site: Site) -> None:
-    """The caller that needs a token gets 503 with Retry-After; the session and public pages go on."""
+async def test_outage_is_503_and_nobody_is_signed_out(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """The caller that needs a token gets 503 with Retry-After, the log gets a line; session and public pages go on."""
     visitor, _ = await signed_in(site)
     for _ in range(2):
         site.provider.fail_next("token", status=503)
@@ -156,6 +156,7 @@ async def test_outage_is_503_and_nobody_is_signed_out(site: Site) -> None:
     assert response.status_code == 503
     assert response.json()["code"] == "issuer_unavailable"
     assert int(response.headers["retry-after"]) >= 1
+    assert "issuer_unavailable: The issuer is busy or down (HTTP 503)." in caplog.text
     assert (await visitor.get("/")).json() == {"sub": "alice"}
     assert (await visitor.get("/token")).status_code in (200, 503)
     assert (await visitor.get("/token")).status_code == 200

@@ -7,6 +7,7 @@ limit. Exceptions of the HTTP library never leave, nor hang on one of ours as it
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import sys
 import time
@@ -21,6 +22,8 @@ from logto_asgi.errors import IssuerResponseInvalid, IssuerUnavailable
 from logto_asgi.oidc.single_flight import SingleFlight
 
 __all__ = ["Answer", "HTTPClient", "Request", "Transport", "header_value", "within"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -139,8 +142,8 @@ class Transport:
         client = self._handed_in or self._own or await self._making.run(self._make)
         try:
             return await self._stream(client, request)
-        except _errors_of(client):
-            pass
+        except _errors_of(client) as error:
+            logger.warning("the issuer cannot be reached: %s", _reason(error))
         raise IssuerUnavailable(_UNREACHABLE)
 
     async def _make(self) -> HTTPClient:
@@ -209,6 +212,12 @@ def _retry_after(value: str | None, now: float) -> int:
             moment = parsedate_to_datetime(value)
             seconds = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - now
     return int(min(max(seconds, RETRY_AFTER.start), RETRY_AFTER.stop - 1))
+
+
+def _reason(error: Exception) -> str:
+    """Name an error for the log: its text only where nothing was sent yet, as others may quote a header or body."""
+    name = type(error).__name__
+    return f"{name}: {error}" if name == "ConnectError" else name
 
 
 def _errors_of(client: HTTPClient) -> tuple[type[Exception], ...]:

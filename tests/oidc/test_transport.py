@@ -98,13 +98,27 @@ async def test_refused(
     assert SECRET not in f"{caught.value!r} {vars(caught.value)}"
 
 
-async def test_nobody_listens() -> None:
-    """A refused connection means that the issuer is unavailable, for a while."""
+async def test_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+    """A refused connection means that the issuer is unavailable, for a while; the log says more."""
     async with server() as (url, _):
         pass
     with pytest.raises(IssuerUnavailable, match="reached") as caught:
         await send(url)
     assert caught.value.retry_after == 5
+    assert "the issuer cannot be reached: ConnectError: " in caplog.text
+
+
+async def test_the_log_quotes_no_request(caplog: pytest.LogCaptureFixture) -> None:
+    """An error of the library may hold a header's text: its name alone is logged."""
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise httpx.LocalProtocolError(f"Illegal header value {SECRET}", request=request)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(fail)) as client:
+        with pytest.raises(IssuerUnavailable):
+            await send("https://x.example", client=client)
+    assert caplog.messages[-1] == "the issuer cannot be reached: LocalProtocolError"
+    assert SECRET not in caplog.text
 
 
 async def test_the_deadline_is_for_all_of_it() -> None:
