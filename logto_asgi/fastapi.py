@@ -5,7 +5,7 @@ Annotations are real objects here: FastAPI reads the signatures of the guards.
 
 from collections.abc import Callable, Coroutine
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Annotated, Any, Generic, NoReturn, TypeVar, overload
 
 try:
     import fastapi
@@ -109,6 +109,16 @@ class _Guard(SecurityBase, Generic[T]):
         return await self.enter(connection, security_scopes)
 
 
+class _MadeByCall:
+    """Marks a parameter that the app passes. FastAPI reads it only where the call was forgotten: it guards nothing."""
+
+    def __init__(self, remedy: str) -> None:
+        self._remedy = remedy
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> NoReturn:
+        raise SetupError(f"This dependency was not made yet and would let everyone in. Write {self._remedy}.")
+
+
 class _Entrance(Generic[T]):
     """What an endpoint depends on. `inspect.unwrap` leads FastAPI to the guard for signature, kind and OpenAPI."""
 
@@ -122,6 +132,19 @@ class _Entrance(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<{self.__name__}>"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> NoReturn:
+        """Refuse to be a type: `Annotated[…, require_auth]` asks nobody."""
+        self._refuse()
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        """Refuse to be a default value, which FastAPI copies for each request: `user=require_auth` asks nobody."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise SetupError(
+            f"{self.__name__} stands here without Depends and would let everyone in. Write Depends(…) around it."
+        )
 
 
 class _Configurable(_Entrance[T]):
@@ -142,6 +165,8 @@ class _Configurable(_Entrance[T]):
         *,
         redirect: bool | None = None,
     ) -> Coroutine[Any, Any, T] | _Entrance[T]:
+        if (connection is None) is not (security_scopes is None):
+            raise TypeError(f"FastAPI calls {self.__name__}: write Depends({self.__name__}), and options by name.")
         if connection is None or security_scopes is None:
             return self if redirect is None else self._make(redirect=redirect)
         return self.__wrapped__.enter(connection, security_scopes)
@@ -187,7 +212,10 @@ def _access_token(resource: str | None, organization_id: str | None, redirect: b
 
 
 def access_token(
-    resource: str | None = None, organization_id: str | None = None, *, redirect: bool | None = None
+    resource: Annotated[str | None, _MadeByCall("Depends(access_token(resource=…))")] = None,
+    organization_id: str | None = None,
+    *,
+    redirect: bool | None = None,
 ) -> _Entrance[str]:
     """Return a dependency: an access token for an API resource, refreshed when it is about to expire.
 
@@ -205,7 +233,11 @@ def _organization_token(organization_id: str, redirect: bool | None) -> _Entranc
     return _Entrance(_Guard(read, redirect), "organization_token", organization_token.__doc__)
 
 
-def organization_token(organization_id: str, *, redirect: bool | None = None) -> _Entrance[str]:
+def organization_token(
+    organization_id: Annotated[str, _MadeByCall("Depends(organization_token(id))")],
+    *,
+    redirect: bool | None = None,
+) -> _Entrance[str]:
     """Return a dependency: a token for an organization itself. Guards and raises as `access_token`."""
     return _organization_token(organization_id, redirect)
 
