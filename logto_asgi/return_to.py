@@ -28,7 +28,10 @@ def safe_return_to(value: str | None, config: LogtoConfig) -> str | None:
     to a separator, dot segments, the library's own routes (they would loop), and more than 1,024 bytes.
     A path outside the base path is taken as one inside of it.
     """
-    if not value or value.startswith("//") or not _harmless(value):
+    if not value or not value.startswith("/") or value.startswith("//"):
+        return None
+    # Encoding only makes it longer, and looking at each of 64 KB would take 40 ms.
+    if len(value) > MAX_BYTES or not _harmless(value):
         return None
     target = urlsplit(value)
     if target.scheme or target.netloc or not _plain_path(target.path):
@@ -55,14 +58,15 @@ def path_of_own_url(url: str | None, config: LogtoConfig, *, host: str | None = 
 
 def current_location(scope: Mapping[str, Any], config: LogtoConfig) -> str | None:
     """Return where this request is, as a safe path on `base_url`, whether or not a proxy stripped the base path."""
-    path = quote(scope["path"], safe=_PATH_AND_QUERY.replace("?", "").replace("%", ""))
+    path = _quoted(scope["path"])
     query = scope.get("query_string", b"").decode("latin-1")
     return safe_return_to(path + (f"?{query}" if query else ""), config)
 
 
 def own_address(scope: Mapping[str, Any], config: LogtoConfig) -> str:
     """Return the absolute URL of this request on `base_url`, for a link that tries again."""
-    path = quote(served_path(scope, config), safe=_PATH_AND_QUERY.replace("?", "").replace("%", ""))
+    # The target of a request can lack its first slash, and would go on with the host's name.
+    path = "/" + _quoted(served_path(scope, config)).removeprefix("/")
     query = quote(scope.get("query_string", b""), safe=_PATH_AND_QUERY)
     return config.origin + path + (f"?{query}" if query else "")
 
@@ -70,6 +74,11 @@ def own_address(scope: Mapping[str, Any], config: LogtoConfig) -> str:
 def served_path(scope: Mapping[str, Any], config: LogtoConfig) -> str:
     """Return the path of a request as the browser sees it, base path included, not encoded."""
     return _under_base_path(scope["path"], config)
+
+
+def _quoted(path: str) -> str:
+    """Encode a decoded path. A server may leave half a surrogate pair in it, which has no encoding."""
+    return quote(path, safe=_PATH_AND_QUERY.replace("?", "").replace("%", ""), errors="replace")
 
 
 def _under_base_path(path: str, config: LogtoConfig) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -93,7 +93,7 @@ class _Endpoints:
         if _starts_nothing(request):
             return _nothing()
         user = self._visitor(request, "sign-in-callback")
-        query = parse_qsl(request.url.query, keep_blank_values=True)
+        query = request.query_params.multi_items()
         if not query:
             return self._home() if user.is_authenticated else cancelled(self._config)
         states = [value for name, value in query if name == "state"]
@@ -208,7 +208,7 @@ class _Endpoints:
         return self._config.url(self._config.post_sign_out_path)
 
     def _to_own_host(self, request: Request, name: str) -> Response:
-        query = [*parse_qsl(request.url.query, keep_blank_values=True), (_HOST_MARKER, "1")]
+        query = [*request.query_params.multi_items(), (_HOST_MARKER, "1")]
         return redirect(f"{self._config.auth_url(name)}?{urlencode(query)}", 302)
 
 
@@ -269,10 +269,13 @@ async def _form(request: Request) -> dict[str, str]:
     if request.method != "POST":
         return {}
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MOST_BODY:
-            return {}
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MOST_BODY:
+                return {}
+    except ClientDisconnect:
+        return {}  # Nobody is there for the answer; a traceback in the log helps nobody either.
     return dict(parse_qsl(body.decode("utf-8", "replace")))
 
 

@@ -51,5 +51,6 @@ def _asked(query: Mapping[str, str], form: Mapping[str, str], config: LogtoConfi
     allowed = {"off": False, "confirm": bool(form), "dangerously_start_at_once": True}[config.one_time_token]
     if not allowed or "login_hint" not in asked:
         asked.pop(ONE_TIME_TOKEN, None)
-    identifiers = tuple(word for word in re.split(r"[ ,]+", source.get("identifiers", "")) if word in set(Identifier))
+    words = dict.fromkeys(re.split(r"[ ,]+", source.get("identifiers", "")))
+    identifiers = tuple(word for word in words if word in tuple(Identifier))
     return {**asked, "identifiers": identifiers} if identifiers else asked

@@ -35,6 +35,7 @@ ACCEPTED = [
 REFUSED = [
     ("empty", ""),
     ("relative", "profile"),
+    ("unfinished IPv6 address", "http://["),
     ("absolute", "https://evil.example/"),
     ("absolute, own host", "https://app.example.com/x"),
     ("scheme only", "javascript:alert(1)"),
