@@ -80,9 +80,16 @@ def _demo(port: int, provider_port: int) -> str | None:
                 return _unusable(option, wanted, error)
             ports.append(sockets[0].getsockname()[1])
             listening += sockets
-        app = _welcoming(_demo_app(*ports), _WELCOME.format(site=ports[0], provider=ports[1]))
+
+        class Server(uvicorn.Server):
+            async def main_loop(self) -> None:
+                # Not earlier: a Ctrl-C, which the welcome names, would meet a server that is still starting.
+                print(_WELCOME.format(site=ports[0], provider=ports[1]), end="", flush=True)
+                await super().main_loop()
+
+        app = _demo_app(*ports)
         settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
-        uvicorn.Server(settings).run(sockets=listening)
+        Server(settings).run(sockets=listening)
     return None
 
 
@@ -129,17 +136,6 @@ def _demo_app(port: int, provider_port: int) -> ASGIApp:
         await chosen(scope, receive, send)
 
     return app
-
-
-def _welcoming(app: ASGIApp, welcome: str) -> ASGIApp:
-    """Print the welcome when the server starts the app: from then on Ctrl-C, which it names, is the server's."""
-
-    async def welcomed(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            print(welcome, end="", flush=True)
-        await app(scope, receive, send)
-
-    return welcomed
 
 
 if __name__ == "__main__":
