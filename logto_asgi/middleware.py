@@ -28,7 +28,9 @@ __all__ = ["LogtoMiddleware", "RequireAuthMiddleware"]
 
 logger = logging.getLogger("logto_asgi")
 
-_NOT_FOR_SHARED_CACHES = frozenset({b"cache-control", b"expires", b"surrogate-control", b"cdn-cache-control"})
+_NOT_FOR_SHARED_CACHES = frozenset({b"expires", b"x-accel-expires", b"surrogate-control", b"edge-control"})
+"""What lets a cache store a response, besides all that ends in `Cache-Control`: `CDN-Cache-Control` and its kin of one
+vendor go before the plain one (RFC 9213 §2.2)."""
 
 
 class LogtoMiddleware:
@@ -140,10 +142,14 @@ def write_session(user: LogtoUser, message: Message) -> None:
         may_roll = message.get("status") != 304 and not _publicly_cacheable(headers)
         cookies = user._runtime.sessions.headers_to_send(loaded, may_roll=may_roll)
         if cookies:
-            headers = [pair for pair in headers if pair[0].lower() not in _NOT_FOR_SHARED_CACHES]
+            headers = [pair for pair in headers if not _is_for_caches(pair[0].lower())]
             headers.append((b"cache-control", b"private, no-store"))
             headers.extend((b"set-cookie", cookie.encode("latin-1")) for cookie in cookies)
     message["headers"] = _varying_by_cookie(headers)
+
+
+def _is_for_caches(name: bytes) -> bool:
+    return name.endswith(b"cache-control") or name in _NOT_FOR_SHARED_CACHES
 
 
 def _varying_by_cookie(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
