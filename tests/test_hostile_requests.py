@@ -92,3 +92,19 @@ async def test_repeated_identifiers_are_sent_once(site: Site) -> None:
     query = b"identifiers=" + b"email,phone," * 5000
     answers = await ask(site.app, "/logto/sign-in", query, *NAVIGATION, (b"host", b"localhost:8000"))
     assert b"identifier=email%20phone&" in header(answers, b"location") + b"&"
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "more"),
+    [
+        ("/oidc/auth", b"\xff", {}),
+        ("/oidc/token", b"", {"method": "POST", "body": [{"type": "http.request", "body": b"grant_type=x"}]}),
+    ],
+)
+async def test_development_provider_answers_bytes_that_are_no_text(
+    site: Site, path: str, query: bytes, more: dict[str, Any]
+) -> None:
+    """A query and an `Authorization` beyond ASCII are refused."""
+    headers = [(b"host", b"localhost:3001"), (b"authorization", b"Basic \xff")]
+    answers = await ask(site.provider, path, query, *headers, client=("127.0.0.1", 50000), **more)
+    assert answers[0]["status"] == 400

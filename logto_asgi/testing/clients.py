@@ -6,7 +6,6 @@ It knows no user and no grant.
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,7 +82,7 @@ def _basic(authorization: str) -> tuple[str, str]:
     scheme, _, encoded = authorization.partition(" ")
     try:
         text = base64.b64decode(encoded.strip(), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # of base64, of UTF-8, or for a character beyond ASCII
         text = ""
     if scheme.lower() != "basic" or ":" not in text:
         raise Refusal("invalid_request", "invalid authorization header value format")

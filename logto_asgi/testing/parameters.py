@@ -50,7 +50,7 @@ class Parameters:
 async def read_parameters(request: Request) -> Parameters:
     """Read the query of a GET, the form of a POST. Raise `invalid_request` for another kind of body or a huge one."""
     if request.method != "POST":
-        return Parameters(_pairs(request.url.query))
+        return Parameters(request.query_params.multi_items())
     if request.headers.get("content-type", _FORM).partition(";")[0].strip().lower() != _FORM:
         raise Refusal("invalid_request", f"only {_FORM} content-type bodies are supported")
     body = bytearray()
