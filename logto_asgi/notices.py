@@ -19,7 +19,7 @@ from logto_asgi.errors import (
     SignInCancelled,
     SignInRefused,
 )
-from logto_asgi.origins import header
+from logto_asgi.origins import header, origin_of_url
 from logto_asgi.pages import Action
 from logto_asgi.responses import page
 
@@ -153,6 +153,7 @@ def needs_its_own_window(config: LogtoConfig, name: str) -> Response:
 def confirm_sign_out(config: LogtoConfig, metadata: ProviderMetadata | None, method: str) -> Response:
     """Ask before signing out: the request did not surely come from this site."""
     endpoint = metadata.end_session_endpoint if metadata is not None else None
+    next_stops = [origin_of_url(url) for url in (config.issuer, endpoint) if url]
     return page(
         heading="Sign out?",
         paragraphs=("You are about to sign out of this site.",),
@@ -161,7 +162,7 @@ def confirm_sign_out(config: LogtoConfig, metadata: ProviderMetadata | None, met
             _home(config, "Stay signed in"),
         ),
         status=200 if method == "GET" else 403,
-        form_action=("'self'", config.origin, _origin(config.issuer), *([_origin(endpoint)] if endpoint else [])),
+        form_action=("'self'", config.origin, *next_stops),
     )
 
 
@@ -180,7 +181,7 @@ def confirm_one_time_token(
             Action(f"Continue as {who}" if who else "Continue", config.auth_url(name), "POST", query, primary=True),
             _home(config, "Cancel"),
         ),
-        form_action=("'self'", config.origin, _origin(config.issuer), *issuer_origins),
+        form_action=("'self'", config.origin, origin_of_url(config.issuer), *issuer_origins),
     )
 
 
@@ -203,8 +204,3 @@ def _again(config: LogtoConfig, label: str) -> Action:
 
 def _home(config: LogtoConfig, label: str = "Home") -> Action:
     return Action(label, config.url("/"))
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
 
-__all__ = ["SAFE_METHODS", "header", "is_same_origin_request", "is_trusted_handshake", "is_trusted_origin"]
+__all__ = [
+    "SAFE_METHODS",
+    "header",
+    "is_same_origin_request",
+    "is_trusted_handshake",
+    "is_trusted_origin",
+    "origin_of_url",
+]
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Methods that change nothing (RFC 9110 §9.2.1)."""
@@ -22,6 +30,12 @@ def header(headers: RawHeaders, name: bytes) -> str | None:
         if key == name:
             return value.decode("latin-1")
     return None
+
+
+def origin_of_url(url: str) -> str:
+    """Return scheme, host and port of a URL that is known to be good, as a page's policy names them."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def is_trusted_origin(origin: str, config: LogtoConfig) -> bool:

@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.websockets import WebSocket, WebSocketState
 
 from logto_asgi.errors import CrossSiteRequest, HTTPError, LogtoError, SetupError, SignInRequired
+from logto_asgi.oidc.transport import header_value
 from logto_asgi.origins import header
 from logto_asgi.pages import Action, page_headers, render_page
 from logto_asgi.return_to import current_location, own_address, path_of_own_url
@@ -110,13 +111,6 @@ def refuse(scope: Mapping[str, Any], error: HTTPError) -> Response:
 def redirect(url: str, status: Literal[302, 303]) -> Response:
     """Return a redirect to an absolute URL of ours or the issuer's that no cache keeps."""
     return RedirectResponse(header_value(url), status, _NO_STORE)
-
-
-def header_value(text: str) -> str:
-    """Return text that may stand in a header. Raise `ValueError` for control characters and beyond ASCII."""
-    if not text.isascii() or not text.isprintable():
-        raise ValueError("a header value holds printable ASCII characters only")
-    return text
 
 
 def page(

@@ -32,7 +32,7 @@ from logto_asgi.notices import (
     needs_its_own_window,
     signed_out_here,
 )
-from logto_asgi.origins import header, is_same_origin_request
+from logto_asgi.origins import header, is_same_origin_request, origin_of_url
 from logto_asgi.responses import answer, install, is_prefetch, redirect
 from logto_asgi.return_to import path_of_own_url, safe_return_to, served_path
 from logto_asgi.sign_in_options import ONE_TIME_TOKEN, options_of_request
@@ -285,12 +285,7 @@ async def _issuer_origins(user: LogtoUser) -> tuple[str, ...]:
         metadata = await user._runtime.client().metadata()
     except HTTPError:
         return ()
-    return (_origin(metadata.authorization_endpoint),)
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    return (origin_of_url(metadata.authorization_endpoint),)
 
 
 async def _answered(request: Request, error: HTTPError) -> Response:
