@@ -11,15 +11,12 @@ from starlette.routing import NoMatchFound
 from logto_asgi.errors import CrossSiteRequest, SetupError, SignInRequired
 from logto_asgi.origins import SAFE_METHODS, header, is_same_origin_request
 from logto_asgi.responses import install
-from logto_asgi.user import LogtoUser
+from logto_asgi.user import SCOPE_KEY, LogtoUser
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
 
-__all__ = ["SCOPE_KEY", "admit", "challenge", "misplaced_routes", "same_app", "visitor"]
-
-SCOPE_KEY = "logto_asgi"
-"""Where the middleware puts the user in the ASGI scope. `request.state.user` may belong to the app."""
+__all__ = ["admit", "challenge", "misplaced_routes", "same_app", "visitor"]
 
 _apps_with_routes: WeakSet[Any] = WeakSet()
 

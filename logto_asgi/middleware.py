@@ -16,10 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from logto_asgi.errors import ConfigurationError, ConfigurationProblem, HTTPError, IssuerError
-from logto_asgi.guards import SCOPE_KEY, admit, same_app
+from logto_asgi.guards import admit, same_app
 from logto_asgi.responses import answer, install
 from logto_asgi.runtime import Logto
-from logto_asgi.user import Credentials, LogtoUser
+from logto_asgi.user import SCOPE_KEY, Credentials, LogtoUser
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig

@@ -22,6 +22,7 @@ from logto_asgi.oidc.transport import header_value
 from logto_asgi.origins import header
 from logto_asgi.pages import Action, page_headers, render_page
 from logto_asgi.return_to import current_location, own_address, path_of_own_url
+from logto_asgi.user import SCOPE_KEY
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
@@ -154,7 +155,7 @@ def _may_redirect(scope: Mapping[str, Any]) -> bool:
 
 
 def _config(scope: Mapping[str, Any]) -> LogtoConfig | None:
-    user = scope.get("logto_asgi")
+    user = scope.get(SCOPE_KEY)
     return user._runtime.config if user is not None else None
 
 
@@ -209,7 +210,7 @@ def _words(scope: Mapping[str, Any], error: HTTPError) -> tuple[str, tuple[str, 
 
 
 def _wait(scope: Mapping[str, Any]) -> str:
-    user = scope.get("logto_asgi")
+    user = scope.get(SCOPE_KEY)
     signed_in = user is not None and user.is_authenticated
     return ("You are still signed in. " if signed_in else "") + "Please try again in a moment."
 

@@ -21,9 +21,12 @@ from logto_asgi.session.backends import NOT_LOOKED_AT, Loaded
 if TYPE_CHECKING:
     from logto_asgi.runtime import Logto
 
-__all__ = ["Credentials", "LogtoUser", "PublicUser"]
+__all__ = ["SCOPE_KEY", "Credentials", "LogtoUser", "PublicUser"]
 
 logger = logging.getLogger("logto_asgi")
+
+SCOPE_KEY = "logto_asgi"
+"""Where the middleware puts the user in the ASGI scope. `request.state.user` may belong to the app."""
 
 _PUBLIC = ("is_authenticated", "claims", "scopes", "organizations")
 
