@@ -9,7 +9,8 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from logto_asgi import LogtoConfig, LogtoMiddleware, SignInOptions
-from logto_asgi.errors import SignInRefused
+from logto_asgi.errors import IssuerUnavailable, SignInRefused
+from logto_asgi.oidc.single_flight import SingleFlight
 from tests.conftest import Site
 
 CONFIG = LogtoConfig(
@@ -87,3 +88,22 @@ async def test_failed_call_back_leaves_nothing_of_its_requests(site: Site):
         del query, caught
     gc.collect()
     assert [watch() for watch in watches] == [None, None, None]
+
+
+async def test_failed_flight_leaves_nothing_of_those_who_waited():
+    """The traceback of what they all got names each of them."""
+    flight: SingleFlight[None] = SingleFlight()
+
+    async def fail() -> None:
+        raise IssuerUnavailable("The issuer is down.")
+
+    async def wait(request: WatchedQuery) -> None:
+        await flight.run(fail)
+
+    request = WatchedQuery()
+    watch = weakref.ref(request)
+    with pytest.raises(IssuerUnavailable):
+        await wait(request)
+    del request
+    gc.collect()
+    assert watch() is None

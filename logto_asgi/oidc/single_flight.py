@@ -33,7 +33,7 @@ class SingleFlight(Generic[T]):
         task = self._task
         if task is None or task.done():
             task = self._task = asyncio.create_task(work())
-            task.add_done_callback(_consider_retrieved)
+            task.add_done_callback(self._landed)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -47,8 +47,10 @@ class SingleFlight(Generic[T]):
         if self._task is not None:
             self._task.cancel()
 
-
-def _consider_retrieved(task: asyncio.Task[Any]) -> None:
-    # Every waiter may have left; without this asyncio would then log a failure that nobody waits for.
-    if not task.cancelled():
-        task.exception()
+    def _landed(self, task: asyncio.Task[T]) -> None:
+        # A failure's traceback holds the request of everyone who waited for it.
+        if self._task is task:
+            self._task = None
+        # Every waiter may have left; without this asyncio would then log a failure that nobody waits for.
+        if not task.cancelled():
+            task.exception()
