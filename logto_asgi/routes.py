@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -143,8 +143,9 @@ class _Endpoints:
         if refusal is not None:
             return refusal
         try:
-            options = options_of_request(request, self._config, sign_up=name == "sign-up", form=await _form(request))
-            url, pending = await user._runtime.flows.start_sign_in(options, _return_to(request, self._config))
+            form = await _form(request)
+            options = options_of_request(request, self._config, sign_up=name == "sign-up", form=form)
+            url, pending = await user._runtime.flows.start_sign_in(options, _return_to(request, form, self._config))
         except ConfigurationError as error:
             raise SetupError(f"sign_in_options: {error.message}") from error
         except HTTPError as error:
@@ -252,10 +253,10 @@ def _may_sign_out(request: Request, config: LogtoConfig) -> bool:
     return from_here and header(headers, b"sec-fetch-dest") in (None, "document")
 
 
-def _return_to(request: Request, config: LogtoConfig) -> str:
+def _return_to(request: Request, form: Mapping[str, str], config: LogtoConfig) -> str:
     """Read `return_to`, or `next`, which names the same; home otherwise."""
-    query = request.query_params
-    target = safe_return_to(query.get("return_to"), config) or safe_return_to(query.get("next"), config)
+    asked = {**request.query_params, **form}
+    target = safe_return_to(asked.get("return_to"), config) or safe_return_to(asked.get("next"), config)
     return target or _page_of_requires(request, config) or config.base_path + config.post_sign_in_path
 
 

@@ -566,6 +566,16 @@ class TestOneTimeToken:
         assert response.status_code == 303
         assert asked(response)["one_time_token"] == ["abc123"]
 
+    async def test_form_returns_to_the_page_of_the_link(self, make_site: MakeSite) -> None:
+        """The page's form repeats the link's `return_to`, which is checked as in a link."""
+        site = make_site(one_time_token="confirm")
+        for path, page in (("/me", "/me"), ("https://evil.example/", "/")):
+            visitor = await site.visitor()
+            token = site.provider.one_time_token("alice")
+            form = {"one_time_token": token, "login_hint": "alice@example.com", "return_to": path}
+            response = await visitor.post("/logto/sign-in", data=form, headers=NAVIGATION, follow_redirects=True)
+            assert str(response.url) == f"http://localhost:8000{page}"
+
     async def test_posted_from_another_site_is_refused(self, make_site: MakeSite) -> None:
         """Another site's form cannot press the button."""
         site = make_site(one_time_token="confirm")
