@@ -159,6 +159,26 @@ async def test_reading_the_user_varies_by_cookie(site: Site) -> None:
     assert "set-cookie" not in response.headers
 
 
+@pytest.mark.parametrize(
+    ("own", "sent"),
+    [("Accept", ["Accept", "Cookie"]), ("Accept, COOKIE", ["Accept, COOKIE"]), ("*", ["*"])],
+)
+async def test_vary_of_the_app_is_kept(make_site: MakeSite, own: str, sent: list[str]) -> None:
+    """Cookie is added to what the response varies by already, once."""
+
+    def build(logto: Logto) -> FastAPI:
+        app = build_app(logto)
+
+        @app.get("/varying")
+        async def varying(request: Request) -> PlainTextResponse:
+            return PlainTextResponse(request.state.user.identity, headers={"Vary": own})
+
+        return app
+
+    response = await (await make_site(app=build).visitor()).get("/varying")
+    assert response.headers.get_list("vary") == sent
+
+
 async def test_session_rolls_once_per_interval(site: Site) -> None:
     """At 599 seconds nothing is written, at 600 the idle lifetime is extended, and then again not."""
     visitor = await site.visitor()
