@@ -13,6 +13,8 @@ from starlette.responses import Response
 
 from logto_asgi.errors import (
     AttemptNotFound,
+    InvalidGrant,
+    IssuerRefused,
     IssuerUnavailable,
     LogtoError,
     SessionTooLarge,
@@ -93,6 +95,8 @@ def _explained(config: LogtoConfig, error: LogtoError, scope: Mapping[str, Any])
         return "You could not be signed in", (says,)
     if isinstance(error, IssuerUnavailable):
         return "We can't reach the sign-in service", ("Please try again in a moment.",)
+    if isinstance(error, IssuerRefused) and not isinstance(error, InvalidGrant):
+        return "You could not be signed in", (_ISSUER_SAYS["unauthorized_client"],)
     if isinstance(error, SessionTooLarge):
         return "Your account holds more than fits here", (error.message,)
     return "You could not be signed in", ("A check of the sign-in service's answer failed, so it was not used.",)
@@ -102,7 +106,9 @@ def _reasons_of_a_lost_attempt(config: LogtoConfig, scope: Mapping[str, Any]) ->
     host, own = (header(scope["headers"], b"host") or "").lower(), urlsplit(config.origin).netloc
     reasons = ["It was finished before, it is older than an hour, or it began in another browser."]
     if header(scope["headers"], b"cookie") is None:
-        reasons.append("Your browser sent no cookies at all. Sign-in needs them: please allow them for this site.")
+        reasons.append(
+            "Your browser sent no cookies. If this page comes back, allow them for this site: sign-in needs them."
+        )
     if host != own:
         reasons.append(f"This page was opened under another address than {own}, where sign-in begins.")
     return tuple(reasons)

@@ -391,6 +391,17 @@ async def test_attempt_is_consumed_whatever_the_outcome(site: Site) -> None:
     assert "attempt_not_found" in (await visitor.navigate(address)).text
 
 
+async def test_wrong_secret_is_not_called_a_failed_check(site: Site) -> None:
+    """Where the issuer refuses the app itself, the page says so, and says who can mend it."""
+    visitor = await site.visitor()
+    address = await come_back(visitor, await start(visitor))
+    site.provider.fail_next("token", status=401, body={"error": "invalid_client"})
+    page = await visitor.navigate(address)
+    assert page.status_code == 502
+    assert "does not accept this app" in page.text
+    assert "issuer_refused" in page.text
+
+
 async def test_issuer_that_is_down_at_the_call_back_is_a_page_with_retry_after(site: Site) -> None:
     """An outage is nobody's fault: 503, and the visitor may try again."""
     visitor = await site.visitor()
