@@ -116,7 +116,7 @@ class _MadeByCall:
         self._remedy = remedy
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> NoReturn:
-        raise SetupError(f"This dependency was not made yet and would let everyone in. Write {self._remedy}.")
+        raise SetupError(f"A guard stands here without its call and would let everyone in. Write {self._remedy}.")
 
 
 class _Entrance(Generic[T]):
