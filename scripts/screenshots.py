@@ -19,7 +19,7 @@ FLAGS = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "
 
 def main() -> None:
     """Start the demo, take the pictures, stop it."""
-    command = [sys.executable, "-m", "logto_asgi", "demo", "--port", "0", "--provider-port", "0"]
+    command = [sys.executable, "-m", "logto_asgi", "demo"]
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - a command of our own
     try:
         site = address_of(demo)
