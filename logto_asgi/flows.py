@@ -171,9 +171,10 @@ class Flows:
         """
         if old.id == new.id:
             return
+        newest = self._sessions.newest(old.id) or old  # Another tab may have refreshed it during the sign-in.
         self._sessions.end(old)
-        if old.refresh_token and (old.claims.iss, old.claims.sub) != (new.claims.iss, new.claims.sub):
-            await self._revoke(old.refresh_token)
+        if newest.refresh_token and (old.claims.iss, old.claims.sub) != (new.claims.iss, new.claims.sub):
+            await self._revoke(newest.refresh_token)
 
     async def sign_out(self, session: Session | None) -> SignedOut:
         """End the session here, revoke its refresh token, and say where the browser goes to end it at the issuer.

@@ -8,9 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from logto_asgi import SignInOptions
-from logto_asgi.testing.visitor import NAVIGATION, Visitor
-from tests.conftest import MakeSite, Site
+from logto_asgi import Logto, LogtoConfig, SignInOptions
+from logto_asgi.testing import DevelopmentProvider
+from logto_asgi.testing.visitor import NAVIGATION, Visitor, development_config, issuer_client
+from tests.conftest import MakeSite, Site, build_app
 
 
 def asked(response: httpx.Response) -> dict[str, list[str]]:
@@ -467,6 +468,23 @@ async def test_sign_in_makes_a_new_session_and_ends_the_old(make_site: MakeSite)
     assert (await visitor.get("/token")).status_code == 200
 
 
+async def test_replaced_session_is_revoked_by_its_newest_token(make_site: MakeSite) -> None:
+    """Another tab may have refreshed the old session while its browser signed in as somebody else."""
+    site = make_site({"rotate": "always"})
+    sessions = {}
+    for sub in ("alice", "bob"):
+        visitor = await site.visitor()
+        await visitor.sign_in(sub)
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in visitor.cookies.jar)
+        sessions[sub] = site.logto.sessions.load([(b"cookie", cookies.encode())]).session
+    newest, _ = await site.logto.tokens.get(sessions["alice"], force_refresh=True)
+    issued = site.provider._core.storage.refresh_tokens
+    assert issued.pop(sessions["alice"].refresh_token)  # This issuer forgets what was spent.
+    await site.logto.flows.replace(sessions["alice"], sessions["bob"])
+    assert issued[newest.refresh_token].grant.revoked
+    assert not issued[sessions["bob"].refresh_token].grant.revoked
+
+
 async def test_signing_in_again_as_the_same_user_keeps_the_grant(site: Site) -> None:
     """At Logto the sessions of one user share a grant; revoking the old token would end the new session too."""
     visitor = await site.visitor()
@@ -598,3 +616,41 @@ class TestOneTimeToken:
         """The unsafe choice has an unsafe name."""
         site = make_site(one_time_token="dangerously_start_at_once")
         assert asked(await start(await site.visitor(), self.LINK))["one_time_token"] == ["abc123"]
+
+
+class TestOtherApps:
+    """What is not the default: an app without a secret, and an issuer that is no Logto."""
+
+    async def test_public_app(self, make_site: MakeSite) -> None:
+        """Without a secret an app signs in, refreshes and signs out; PKCE alone protects it."""
+        site = make_site(app_secret=None)
+        visitor = await site.visitor()
+        assert (await visitor.sign_in(path="/me")).status_code == 200
+        site.clock.move(3700)
+        assert (await visitor.get("/token")).status_code == 200
+        assert site.refreshes() == 1
+        await visitor.sign_out()
+        assert (await visitor.get("/")).json() == {"sub": None}
+
+    async def test_other_issuer(self) -> None:
+        """It is asked nothing that only Logto knows, and is told by a hint who signs out."""
+        provider = DevelopmentProvider(issuer="http://localhost:3001/op")
+        registered = development_config(provider, endpoint="http://localhost:3001")
+        config = LogtoConfig(
+            issuer=provider.issuer,
+            app_id=registered.app_id,
+            app_secret=registered.app_secret,
+            base_url=registered.base_url,
+            cookie_secret=registered.cookie_secrets,
+        )
+        app = build_app(Logto(config, http_client=issuer_client(provider)))
+        async with Visitor(app, provider, config=config) as visitor:
+            first = await start(visitor, "?first_screen=register&direct_sign_in=social:google&login_hint=bob")
+            assert asked(first).keys() & {"prompt", "resource", "first_screen", "direct_sign_in"} == set()
+            assert asked(first)["login_hint"] == ["bob"]
+            page = await visitor.sign_in(path="/me")
+            assert page.json()["claims"]["iss"] == "http://localhost:3001/op"
+            headers = {"Sec-Fetch-Site": "same-origin"}
+            leaving = await visitor.navigate("/logto/sign-out", headers=headers, follow_redirects=False)
+            assert leaving.headers["location"].startswith("http://localhost:3001/op/session/end?")
+            assert asked(leaving)["id_token_hint"][0].count(".") == 2
