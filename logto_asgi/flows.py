@@ -67,7 +67,8 @@ class Flows:
         self._tokens = tokens
         self._client = client
         self._clock = clock
-        self._claimed: OrderedDict[str, tuple[float, Future[Session | LogtoError]]] = OrderedDict()
+        self._claimed: OrderedDict[str, float] = OrderedDict()
+        self._outcomes: OrderedDict[str, tuple[float, Future[Session | LogtoError]]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start_sign_in(self, options: SignInOptions, return_to: str) -> tuple[str, PendingSignIn]:
@@ -104,9 +105,10 @@ class Flows:
         return _session_of(mine.result())
 
     async def _outcome_of_another(self, state: str) -> Session:
-        claimed_at, outcome = self._claimed[state]
-        if self._clock() - claimed_at > _OUTCOME_SHARED:
+        found = self._outcomes.get(state)
+        if found is None:
             raise AttemptNotFound("This sign-in was finished before. Start again.")
+        outcome = found[1]
         try:
             # A generous bound: discovery, exchange and keys each have a deadline of their own.
             async with asyncio.timeout(4 * self._config.http_timeout):
@@ -119,15 +121,25 @@ class Flows:
 
     def _claim(self, state: str) -> Future[Session | LogtoError] | None:
         """Claim a state. Return the future to settle, or None when somebody else did already."""
+        self._forget_old_claims()
+        if state in self._claimed:
+            return None
         now = self._clock()
+        future: Future[Session | LogtoError] = Future()
+        self._claimed[state] = now
+        self._outcomes[state] = (now, future)
+        return future
+
+    def _forget_old_claims(self) -> None:
+        """Let go of outcomes after a minute, they hold tokens; of states when their attempt could not live any more."""
+        now = self._clock()
+        while self._outcomes and now - next(iter(self._outcomes.values()))[0] > _OUTCOME_SHARED:
+            self._outcomes.popitem(last=False)
         while self._claimed:
-            oldest, (claimed_at, _) = next(iter(self._claimed.items()))
+            claimed_at = next(iter(self._claimed.values()))
             if len(self._claimed) < _CLAIMS_KEPT and now - claimed_at <= self._config.attempt_lifetime:
                 break
-            del self._claimed[oldest]
-        future: Future[Session | LogtoError] = Future()
-        entry = self._claimed.setdefault(state, (now, future))
-        return future if entry[1] is future else None
+            self._claimed.popitem(last=False)
 
     async def _settle(
         self, outcome: Future[Session | LogtoError], query: Sequence[tuple[str, str]], pending: PendingSignIn

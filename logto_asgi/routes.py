@@ -79,6 +79,7 @@ def auth_routes(config: LogtoConfig) -> list[Route]:
 class _Endpoints:
     def __init__(self, config: LogtoConfig) -> None:
         self._config = config
+        self._warned_of_host = False
 
     async def sign_in(self, request: Request) -> Response:
         """Send the browser to the issuer."""
@@ -209,6 +210,12 @@ class _Endpoints:
         return self._config.url(self._config.post_sign_out_path)
 
     def _to_own_host(self, request: Request, name: str) -> Response:
+        if not self._warned_of_host:
+            self._warned_of_host = True
+            logger.warning(
+                "sign-in was opened under another host than base_url's, %s, and goes on there; said once",
+                self._config.origin,
+            )
         query = [*request.query_params.multi_items(), (_HOST_MARKER, "1")]
         return redirect(f"{self._config.auth_url(name)}?{urlencode(query)}", 302)
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from logto_asgi.errors import (
-    AccessTokenMismatch,
     AccessTokenRefused,
     InvalidGrant,
     IssuerError,
@@ -28,25 +27,17 @@ from logto_asgi.errors import (
     SetupError,
     VerificationError,
 )
-from logto_asgi.models import AccessToken, ReservedResource, Session, TokenSet, organization_urn
-from logto_asgi.oidc.peek import read_unverified_claims
+from logto_asgi.models import AccessToken, ReservedResource, Session, TokenSet
+from logto_asgi.token_rules import REFUSALS_OF_ONE_TOKEN, TokenKey, access_token_of, refusal_of
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
     from logto_asgi.oidc.client import OidcClient
     from logto_asgi.session.backends import CookieBackend
 
-__all__ = ["AccessTokens", "TokenKey"]
+__all__ = ["AccessTokens"]
 
 logger = logging.getLogger("logto_asgi")
-
-TokenKey = tuple[str | None, str | None]
-"""What a token is for: resource and organization, both optional."""
-
-_DEFAULT_LIFETIME = 300
-"""Seconds that a token without `expires_in` and without `exp` is taken to live."""
-
-_REFUSALS_OF_ONE_TOKEN = frozenset({"invalid_target", "insufficient_scope", "access_denied", "invalid_scope"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +179,14 @@ class AccessTokens:
         except InvalidGrant:
             newest = self._sessions.newest(session.id)
             if newest is None or newest.refresh_token in (None, session.refresh_token):
-                self._sessions.end(session)
-                logger.info("session ended: the issuer refused its refresh token (invalid_grant)")
+                self._end_refused(session)
                 raise SessionEnded("The issuer has ended this session. Sign in again.") from None
             return await self._ask(newest, key)
         except IssuerRefused as error:
-            if error.error in _REFUSALS_OF_ONE_TOKEN:
-                raise AccessTokenRefused(_refusal(error.error, resource, organization_id), error=error.error) from error
+            if error.error in REFUSALS_OF_ONE_TOKEN:
+                raise AccessTokenRefused(
+                    refusal_of(error.error, resource, organization_id), error=error.error
+                ) from error
             raise
 
     async def _keep_rotated(self, session: Session, tokens: TokenSet) -> Session:
@@ -206,6 +198,14 @@ class AccessTokens:
             return rotated
         await self._revoke_quietly(tokens.refresh_token)
         raise SessionEnded("This session ended while its token was being refreshed. Sign in again.")
+
+    def _end_refused(self, session: Session) -> None:
+        """End a session whose refresh token the issuer refused, unless a browser has shown a newer state of it."""
+        if self._sessions.is_newest(session):
+            self._sessions.end(session)
+            logger.info("session ended: the issuer refused its refresh token (invalid_grant)")
+        else:
+            logger.info("refresh token refused (invalid_grant): an old copy, another process has a newer one")
 
     async def _check_id_token(self, session: Session, tokens: TokenSet) -> Session:
         try:
@@ -235,19 +235,7 @@ class AccessTokens:
             logger.info("could not revoke a refresh token that is no longer needed: %s", error.code)
 
     def _as_access_token(self, tokens: TokenSet, key: TokenKey) -> AccessToken:
-        resource, organization_id = key
-        claims = read_unverified_claims(tokens.access_token)
-        _check_made_for(claims, key, strict=self._config.is_logto)
-        now = int(self._clock())
-        return AccessToken(
-            value=tokens.access_token,
-            expires_at=_expiry(tokens, claims, now),
-            scopes=_scopes(tokens, claims),
-            resource=resource,
-            organization_id=organization_id,
-            issued_at=now,
-            used_at=now,
-        )
+        return access_token_of(tokens, key, now=int(self._clock()), strict=self._config.is_logto)
 
     def first_token(self, tokens: TokenSet) -> AccessToken:
         """Return the access token of a sign-in as one to keep: it is for userinfo, for no resource."""
@@ -269,49 +257,3 @@ class AccessTokens:
 def _with_token(session: Session, token: AccessToken) -> Session:
     tokens = MappingProxyType({**session.access_tokens, token.key: token})
     return replace(session, version=session.version + 1, access_tokens=tokens)
-
-
-def _check_made_for(claims: dict[str, object] | None, key: TokenKey, *, strict: bool) -> None:
-    """Refuse a token for something else. Logto answers some mistakes with 200 and an opaque token (`strict`)."""
-    resource, organization_id = key
-    wanted = resource or (organization_urn(organization_id) if organization_id else None)
-    if wanted is None or (claims is None and not strict):
-        return
-    audience = (claims or {}).get("aud")
-    audiences = audience if isinstance(audience, list) else [audience]
-    if wanted not in audiences:
-        raise AccessTokenMismatch(
-            f"The issuer's token is not for {wanted!r}. Check that this API resource or organization exists in Logto's "
-            "console under exactly that name, and that the application may use it."
-        )
-    if resource and (claims or {}).get("organization_id") != organization_id:
-        raise AccessTokenMismatch(
-            f"The issuer's token for {resource!r} belongs to another organization than the one asked for. "
-            "Check in Logto's console that the user is a member of the organization."
-        )
-
-
-def _expiry(tokens: TokenSet, claims: dict[str, object] | None, now: int) -> int:
-    if tokens.expires_in is not None:
-        return now + tokens.expires_in
-    expires = (claims or {}).get("exp")
-    return int(expires) if isinstance(expires, int | float) else now + _DEFAULT_LIFETIME
-
-
-def _scopes(tokens: TokenSet, claims: dict[str, object] | None) -> tuple[str, ...]:
-    scope = tokens.scope if tokens.scope is not None else (claims or {}).get("scope")
-    return tuple(scope.split()) if isinstance(scope, str) else ()
-
-
-def _refusal(error: str, resource: str | None, organization_id: str | None) -> str:
-    what = " and ".join(
-        [*([f"resource {resource!r}"] if resource else []), *(["this organization"] if organization_id else [])]
-    )
-    remedy = {
-        "invalid_target": "Register it as an API resource in Logto's console, list it in LogtoConfig(resources=…), "
-        "and sign in again.",
-        "insufficient_scope": "Add urn:logto:scope:organizations to LogtoConfig(scopes=…), and sign in again.",
-        "access_denied": "Check in Logto's console that the user is a member and that multi-factor rules are met.",
-        "invalid_scope": "Check the scopes of the API resource in Logto's console.",
-    }[error]
-    return f"The issuer gives no access token for {what or 'this user'} ({error}). {remedy}"

@@ -811,3 +811,14 @@ def test_nothing_that_reads_files_is_imported_for_a_config_in_code() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_a_missing_file_is_said_where_it_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started from another directory, an app learns that its .env was not there."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="There is no file .env in the directory"):
+        LogtoConfig()
+    (tmp_path / ".env").write_text("OTHER=1\n")
+    with pytest.raises(ConfigurationError) as caught:
+        LogtoConfig()
+    assert "no file" not in str(caught.value)

@@ -212,6 +212,14 @@ async def test_another_host_goes_to_base_url_first(site: Site) -> None:
     assert "set-cookie" not in response.headers
 
 
+async def test_another_host_is_warned_of_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """The browser goes to base_url, which may be a typing mistake: the log names it, once."""
+    visitor = await site.visitor()
+    for _ in range(2):
+        await start(visitor, Host="127.0.0.1:8000")
+    assert caplog.text.count("another host than base_url's, http://localhost:8000") == 1
+
+
 async def test_proxy_that_changes_host_does_not_loop(site: Site) -> None:
     """A browser that was sent to base_url once is believed, whatever the proxy makes of Host."""
     response = await start(await site.visitor(), "?logto_host=1", Host="internal:9000")

@@ -11,10 +11,21 @@ import httpx
 import pytest
 from fastapi import Request
 
-from logto_asgi import AccessTokenMismatch, IssuerUnavailable, LogtoUser, SessionEnded, SetupError, SignInRequired
+from logto_asgi import (
+    AccessTokenMismatch,
+    IssuerUnavailable,
+    Logto,
+    LogtoUser,
+    SessionEnded,
+    SetupError,
+    SignInRequired,
+)
 from logto_asgi.models import IdTokenClaims, Session, TokenSet
 from logto_asgi.oidc.peek import read_unverified_claims
+from logto_asgi.session.loaded import Loaded
 from logto_asgi.testing import DemoUser
+from logto_asgi.testing.visitor import issuer_client
+from logto_asgi.token_rules import access_token_of
 from tests.conftest import API, OTHER_API, MakeSite, Site, build_app
 from tests.test_middleware import session_cookies
 
@@ -290,7 +301,7 @@ async def test_token_for_something_else_is_refused(site: Site) -> None:
     """Logto answers some mistakes with 200 and an opaque token: that is not handed on."""
     for answer in ("opaque", "eyJhbGciOiJub25lIn0.eyJhdWQiOiJodHRwczovL290aGVyLmV4YW1wbGUifQ.x"):
         with pytest.raises(AccessTokenMismatch, match="Logto's console"):
-            site.logto.tokens._as_access_token(TokenSet(access_token=answer), (API, None))
+            access_token_of(TokenSet(access_token=answer), (API, None), now=0, strict=True)
 
 
 async def test_organization_token(make_site: MakeSite) -> None:
@@ -394,6 +405,21 @@ async def test_refreshed_claims_are_the_users(site: Site) -> None:
     response = await visitor.get("/token")
     assert len(session_cookies(response)) == 1
     assert (await visitor.get("/me")).json()["claims"]["name"] == "Alice Anew"
+
+
+async def test_refusal_of_an_old_copy_ends_no_newer_session(make_site: MakeSite) -> None:
+    """Where another process rotated and a browser has shown that, an `invalid_grant` is the old copy's alone."""
+    secret = "Zr0vVdT1xq9k3m8Yw5bJc7nL2pQ4sFhG"
+    here = make_site({"rotate": "always", "grace": 3600}, cookie_secret=secret)
+    there = Logto(here.config, http_client=issuer_client(here.provider), clock=here.clock)
+    visitor, old = await signed_in(here)
+    successor, _ = await there.tokens.get(old, resource=API)
+    lines = there.sessions.headers_to_send(Loaded(session=successor, presented=old), may_roll=True)
+    newer = [(b"cookie", "; ".join(line.partition(";")[0] for line in lines).encode())]
+    assert here.logto.sessions.load(newer).session is not None
+    here.provider.fail_next("token", status=400, body={"error": "invalid_grant"})
+    assert (await visitor.get("/token")).json()["code"] == "session_ended"
+    assert here.logto.sessions.load(newer).session is not None
 
 
 def test_sign_in_required_is_the_base_of_what_a_new_sign_in_mends() -> None:

@@ -50,7 +50,7 @@ def check(arguments: Mapping[str, object], environment: Environment | None) -> d
     faults.problems.extend(read.problems)
     _check_names(arguments, faults)
     values = _parse(arguments, texts, faults)
-    _check_presence({**arguments, **texts}, values, environment is not None, faults)
+    _check_presence({**arguments, **texts}, values, environment, faults)
     _fit_defaults({*arguments, *texts}, values)
     for needs, rule in _RULES:
         if all(name in values for name in needs):
@@ -82,13 +82,17 @@ def _parse(arguments: Mapping[str, object], texts: Mapping[str, str], faults: Fa
     return values
 
 
-def _check_presence(given: Mapping[str, object], values: Values, from_environment: bool, faults: Faults) -> None:
+def _check_presence(
+    given: Mapping[str, object], values: Values, environment: Environment | None, faults: Faults
+) -> None:
     """Name what is missing by its argument and its variable; the latter helps only where the environment is read."""
+    if environment is None:
+        why = " Variables are not read here, because endpoint or issuer is passed in code."
+    else:
+        why = " There is no file .env in the directory where the program was started." if environment.lacks_file else ""
 
     def missing(name: str, also: str = "") -> None:
-        ways = f"Pass {name}=… or set {variable(name)}{also}."
-        why = " Variables are not read here, because endpoint or issuer is passed in code."
-        faults.add(name, "is missing.", ways if from_environment else ways + why)
+        faults.add(name, "is missing.", f"Pass {name}=… or set {variable(name)}{also}.{why}")
 
     if values.get("endpoint", "") is None and values.get("issuer", "") is None:
         missing("endpoint", "; for a provider other than Logto, issuer=… or LOGTO_ISSUER")

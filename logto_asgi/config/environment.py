@@ -27,6 +27,8 @@ class Environment:
     origins: Mapping[str, str] = field(default_factory=dict)
     """For messages: the variable, and the file that it is from."""
     problems: tuple[ConfigurationProblem, ...] = ()
+    lacks_file: bool = False
+    """Whether a file was looked for and is not there."""
 
 
 def read_environment(env_file: str | os.PathLike[str] | None) -> Environment:
@@ -47,7 +49,8 @@ def read_environment(env_file: str | os.PathLike[str] | None) -> Environment:
             elif text.strip():
                 values[names[key]] = text.strip()
                 origins[names[key]] = key + place
-    return Environment(values, origins, tuple(problems))
+    lacks_file = env_file is not None and not Path(env_file).exists()
+    return Environment(values, origins, tuple(problems), lacks_file)
 
 
 def _ours(found: Mapping[str, str | None]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from logto_asgi.errors import IssuerResponseInvalid, IssuerUnavailable
 from logto_asgi.oidc.single_flight import SingleFlight
@@ -143,7 +144,7 @@ class Transport:
         try:
             return await self._stream(client, request)
         except _errors_of(client) as error:
-            logger.warning("the issuer cannot be reached: %s", _reason(error))
+            logger.warning("the issuer cannot be reached at %s: %s", _place(request.url), _reason(error))
         raise IssuerUnavailable(_UNREACHABLE)
 
     async def _make(self) -> HTTPClient:
@@ -212,6 +213,11 @@ def _retry_after(value: str | None, now: float) -> int:
             moment = parsedate_to_datetime(value)
             seconds = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - now
     return int(min(max(seconds, RETRY_AFTER.start), RETRY_AFTER.stop - 1))
+
+
+def _place(url: str) -> str:
+    """Return host and port of an address, for the log."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _reason(error: Exception) -> str:

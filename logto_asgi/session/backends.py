@@ -204,6 +204,10 @@ class CookieBackend:
         """Return the newest state, if this process made one that the cookie may not hold."""
         return self._registry.newest(session_id)
 
+    def is_newest(self, session: Session) -> bool:
+        """Tell whether no later state is known, neither made here nor presented by a browser."""
+        return self._registry.is_newest(session)
+
     def is_ended(self, session_id: str) -> bool:
         """Tell whether the session has ended, as far as this process knows."""
         return self._registry.is_ended(session_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from logto_asgi.testing.visitor import NAVIGATION
+from logto_asgi.testing.visitor import NAVIGATION, check_user
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
@@ -28,6 +28,7 @@ def sign_in(
     from starlette.testclient import TestClient
 
     _check_address(client, config)
+    check_user(provider, sub)
     at_provider = TestClient(provider, base_url=provider.endpoint, client=("127.0.0.1", 50000))
     still: dict[str, Any] = {"headers": NAVIGATION, "follow_redirects": False}
     response = client.get(config.auth_url("sign-in"), params={"return_to": return_to}, **still)

@@ -37,10 +37,23 @@ def why_refused(scope: Scope) -> str | None:
         return (
             f"The development provider answers this machine only, and the client's address is not loopback. {_HINT}\n"
         )
+    if not all(map(is_loopback, _forwarded_for(scope))):
+        return f"The development provider answers this machine only, and a proxy names another client. {_HINT}\n"
     hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
     if len(hosts) != 1 or not is_loopback(_without_port(hosts[0])):
         return f"The development provider answers to localhost only, and the Host header names another host. {_HINT}\n"
     return None
+
+
+def _forwarded_for(scope: Scope) -> list[str]:
+    """Return the addresses that a proxy or tunnel names; `Forwarded` (RFC 7239) counts as foreign unread."""
+    addresses: list[str] = []
+    for name, value in scope["headers"]:
+        if name == b"x-forwarded-for":
+            addresses += [each.strip() for each in value.decode("latin-1").split(",")]
+        elif name == b"forwarded":
+            addresses.append("unread")
+    return addresses
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send, why: str) -> None:

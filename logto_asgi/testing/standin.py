@@ -12,7 +12,7 @@ from logto_asgi.errors import LogtoError
 from logto_asgi.models import AccessToken, IdTokenClaims, Session, UserInfo
 from logto_asgi.runtime import Logto
 from logto_asgi.session.loaded import Loaded
-from logto_asgi.tokens import TokenKey
+from logto_asgi.token_rules import TokenKey
 
 __all__ = ["Somebody", "StandIn"]
 

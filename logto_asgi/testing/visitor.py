@@ -57,6 +57,13 @@ def issuer_client(provider: DevelopmentProvider) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(provider))
 
 
+def check_user(provider: DevelopmentProvider, sub: str) -> None:
+    """Raise `ValueError`, which names the users, for one that the provider does not have."""
+    known = [user.sub for user in provider.users]
+    if sub not in known:
+        raise ValueError(f"The development provider has no user {sub!r}. It has: {', '.join(known)}.")
+
+
 class Visitor(httpx.AsyncClient):
     """A browser in a test: keeps cookies, follows redirects between the app and the provider.
 
@@ -87,6 +94,7 @@ class Visitor(httpx.AsyncClient):
         """Click on a demo user, if `page` is the provider's sign-in page; return the page that follows."""
         if not str(page.url).startswith(f"{self._provider.issuer}/interaction/"):
             return page
+        check_user(self._provider, sub)
         return await self.post(page.url, data={"sub": sub}, headers=NAVIGATION, follow_redirects=True)
 
     async def sign_out(self) -> httpx.Response:

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import httpx2
@@ -105,7 +106,7 @@ async def test_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(IssuerUnavailable, match="reached") as caught:
         await send(url)
     assert caught.value.retry_after == 5
-    assert "the issuer cannot be reached: ConnectError: " in caplog.text
+    assert f"the issuer cannot be reached at {urlsplit(url).netloc}: ConnectError: " in caplog.text
 
 
 async def test_the_log_quotes_no_request(caplog: pytest.LogCaptureFixture) -> None:
@@ -117,7 +118,7 @@ async def test_the_log_quotes_no_request(caplog: pytest.LogCaptureFixture) -> No
     async with httpx.AsyncClient(transport=httpx.MockTransport(fail)) as client:
         with pytest.raises(IssuerUnavailable):
             await send("https://x.example", client=client)
-    assert caplog.messages[-1] == "the issuer cannot be reached: LocalProtocolError"
+    assert caplog.messages[-1] == "the issuer cannot be reached at x.example: LocalProtocolError"
     assert SECRET not in caplog.text
 
 

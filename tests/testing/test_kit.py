@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from logto_asgi import Logto, LogtoConfig, LogtoMiddleware, auth_routes
-from logto_asgi.testing import Clock, DevelopmentProvider, development_config, issuer_client, sign_in
+from logto_asgi.testing import Clock, DevelopmentProvider, Visitor, development_config, issuer_client, sign_in
 
 
 def home(request: Request) -> Response:
@@ -128,3 +128,17 @@ def test_an_app_s_tests_have_the_fixtures(tmp_path: Path, conftest: str) -> None
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+async def test_user_that_does_not_exist_is_named() -> None:
+    """Signing in as nobody is an error that names the users there are, not a page that the next line trips over."""
+    provider = DevelopmentProvider()
+    config = development_config(provider)
+    app = LogtoMiddleware(
+        Starlette(routes=[*auth_routes(config)]), logto=Logto(config, http_client=issuer_client(provider))
+    )
+    async with Visitor(app, provider, config=config) as visitor:
+        with pytest.raises(ValueError, match="alice, bob"):
+            await visitor.sign_in("nobody")
+    with pytest.raises(ValueError, match="alice, bob"):
+        sign_in(TestClient(app, base_url=config.base_url), provider, config=config, sub="nobody")

@@ -322,3 +322,12 @@ async def test_it_runs_under_a_server():
         server.should_exit = True
         await running
     assert answer.headers["location"].startswith(query["redirect_uri"] + "?code=")
+
+
+def test_client_behind_a_tunnel_is_refused():
+    """A tunnel connects from this machine, and names the stranger behind it."""
+    provider = DevelopmentProvider()
+    client = TestClient(provider, base_url=provider.endpoint, client=("127.0.0.1", 5000))
+    for name, value in (("X-Forwarded-For", "127.0.0.1, 203.0.113.9"), ("Forwarded", "for=203.0.113.9")):
+        assert client.get(DOCUMENT, headers={name: value}).status_code == 403
+    assert client.get(DOCUMENT, headers={"X-Forwarded-For": "127.0.0.1, ::1"}).status_code == 200
