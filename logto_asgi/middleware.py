@@ -121,8 +121,11 @@ def _place(scope: Scope, user: LogtoUser) -> None:
 def _sending_session(user: LogtoUser, send: Send) -> Send:
     def send_with_session(message: Message) -> Awaitable[None]:
         # No coroutine of its own: every message of every response passes here.
-        if message["type"] == "http.response.start" and user._loaded is not None:
-            write_session(user, message)
+        if message["type"] == "http.response.start":
+            if user._loaded is not None:
+                write_session(user, message)
+            else:
+                user._headers_gone = True
         return send(message)
 
     return send_with_session

@@ -58,6 +58,7 @@ class LogtoUser(BaseUser):
         "_access_token",
         "_app",
         "_failures",
+        "_headers_gone",
         "_loaded",
         "_on_error",
         "_organization_tokens",
@@ -80,6 +81,7 @@ class LogtoUser(BaseUser):
         self._loaded: Loaded | None = None
         self._session: Session | None = None
         self._failures: dict[str, LogtoError] | None = None
+        self._headers_gone = False
 
     # -- Who it is ---------------------------------------------------------------------------------------------------
 
@@ -216,6 +218,8 @@ class LogtoUser(BaseUser):
             return
         self._loaded = loaded = self._runtime.sessions.load(headers)
         self._session = loaded.session
+        if self._headers_gone and loaded.session is not None:
+            logger.warning("the user was first read after the response began: it lacks Vary: Cookie for shared caches")
         if loaded.problem is not None:
             logger.info("session cookie not used: %s", loaded.problem)
 

@@ -140,6 +140,31 @@ async def test_refresh_whose_response_has_gone_is_written_with_the_next(make_sit
     assert site.refreshes() == 1
 
 
+async def test_log_warns_of_a_user_that_is_read_too_late(make_site: MakeSite, caplog: pytest.LogCaptureFixture) -> None:
+    """A stream that asks for the user in its body has sent its headers: no cache learns that it varies by cookie."""
+
+    def build(logto: Logto) -> FastAPI:
+        app = build_app(logto)
+
+        @app.get("/tardy")
+        async def tardy(request: Request) -> StreamingResponse:
+            async def parts() -> AsyncIterator[bytes]:
+                yield b"Hello, "
+                yield request.state.user.display_name.encode()
+
+            return StreamingResponse(parts())
+
+        return app
+
+    site = make_site(app=build)
+    visitor = await site.visitor()
+    await visitor.get("/tardy")
+    assert "first read after the response began" not in caplog.text
+    await visitor.sign_in()
+    assert (await visitor.get("/tardy")).text == "Hello, Alice Martin"
+    assert "first read after the response began" in caplog.text
+
+
 async def test_untouched_request_costs_nothing_and_says_nothing(site: Site) -> None:
     """A response of an endpoint that never asked for the user has no Vary and no cookie."""
     visitor = await site.visitor()
