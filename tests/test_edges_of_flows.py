@@ -1,0 +1,178 @@
+"""Call-backs and sign-outs at an awkward moment: twice at once, broken off, too late, at an issuer without a page."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from logto_asgi import AttemptNotFound, IssuerUnavailable, SignInOptions
+from logto_asgi.models import PendingSignIn
+from logto_asgi.testing.visitor import NAVIGATION
+from tests.conftest import MakeSite, Site
+from tests.network import Forward, behind, without
+from tests.test_routes import come_back, start
+from tests.test_tokens import signed_in
+
+Query = list[tuple[str, str]]
+
+
+async def call_back(site: Site) -> tuple[Query, PendingSignIn]:
+    """Return what a call-back brings, of an attempt that no cookie holds."""
+    url, pending = await site.logto.flows.start_sign_in(SignInOptions(), "/")
+    visitor = await site.visitor()
+    address = await come_back(visitor, httpx.Response(302, headers={"location": url}))
+    return httpx.URL(address).params.multi_items(), pending
+
+
+class TestBug:
+    """An exchange that ends in an error which nobody foresaw."""
+
+    async def test_does_not_hang_whoever_waits(self, make_site: MakeSite) -> None:
+        """The first call-back shows the bug; the second, which waits for its outcome, may try again."""
+        site, network = behind(make_site())
+        query, pending = await call_back(site)
+        waiting: list[asyncio.Task[object]] = []
+
+        async def broken(request: httpx.Request, forward: Forward) -> httpx.Response:
+            waiting.append(asyncio.create_task(site.logto.flows.finish_sign_in(query, pending)))
+            await asyncio.sleep(0)
+            raise ZeroDivisionError("a bug")
+
+        network.step_in("/token", broken)
+        with pytest.raises(ZeroDivisionError):
+            await site.logto.flows.finish_sign_in(query, pending)
+        async with asyncio.timeout(5):
+            with pytest.raises(IssuerUnavailable, match="interrupted"):
+                await waiting[0]
+        assert site.provider.requests.count("token") == 0
+
+    async def test_does_not_hang_a_later_one(self, make_site: MakeSite) -> None:
+        """A reload after the bug is answered at once: 503, and nobody is signed in."""
+        site, network = behind(make_site())
+        visitor = await site.visitor()
+        address = await come_back(visitor, await start(visitor))
+        copy = await site.visitor(cookies=visitor.cookies)
+
+        async def broken(request: httpx.Request, forward: Forward) -> httpx.Response:
+            raise ZeroDivisionError("a bug")
+
+        network.step_in("/token", broken)
+        with pytest.raises(ZeroDivisionError):
+            await visitor.navigate(address)
+        async with asyncio.timeout(5):
+            assert (await copy.navigate(address)).status_code == 503
+        assert (await copy.get("/")).json() == {"sub": None}
+
+
+async def test_wait_for_another_call_back_ends(make_site: MakeSite) -> None:
+    """Where the first one's event loop stands still, the second gives up after four times `http_timeout`."""
+    site, network = behind(make_site(http_timeout=0.25))
+    query, pending = await call_back(site)
+    stopped = asyncio.new_event_loop()
+
+    async def begin() -> None:
+        reached = asyncio.Event()
+
+        async def for_ever(request: httpx.Request, forward: Forward) -> httpx.Response:
+            reached.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        network.step_in("/token", for_ever)
+        first.append(asyncio.create_task(site.logto.flows.finish_sign_in(query, pending)))
+        await reached.wait()
+
+    async def end() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    first: list[asyncio.Task[object]] = []
+    await asyncio.to_thread(stopped.run_until_complete, begin())
+    try:
+        async with asyncio.timeout(5):
+            with pytest.raises(IssuerUnavailable, match="too long"):
+                await site.logto.flows.finish_sign_in(query, pending)
+    finally:
+        await asyncio.to_thread(stopped.run_until_complete, end())
+        stopped.close()
+    # The loop was closed in the middle of the exchange: that is an outcome too.
+    with pytest.raises(IssuerUnavailable, match="interrupted"):
+        await site.logto.flows.finish_sign_in(query, pending)
+    assert first[0].done()
+
+
+async def test_outcome_whose_session_has_ended_is_not_shared(site: Site) -> None:
+    """Signed out within the minute: a second call-back of the same state does not sign in again."""
+    query, pending = await call_back(site)
+    session = await site.logto.flows.finish_sign_in(query, pending)
+    assert await site.logto.flows.finish_sign_in(query, pending) == session
+    await site.logto.flows.sign_out(session)
+    with pytest.raises(AttemptNotFound, match="has ended"):
+        await site.logto.flows.finish_sign_in(query, pending)
+
+
+async def test_back_button_after_a_sign_out_does_not_sign_in(site: Site) -> None:
+    """The same for a browser that kept the attempt's cookie: a page, and nobody is signed in."""
+    visitor = await site.visitor()
+    address = await come_back(visitor, await start(visitor))
+    copy = await site.visitor(cookies=visitor.cookies)
+    await visitor.navigate(address)
+    await visitor.post("/logto/sign-out")
+    page = await copy.navigate(address)
+    assert (page.status_code, "attempt_not_found" in page.text) == (400, True)
+    assert (await copy.get("/")).json() == {"sub": None}
+
+
+async def test_second_call_back_of_a_signed_in_browser_keeps_its_session(site: Site) -> None:
+    """A reload that already carries the session which the first call-back made does not replace it by itself."""
+    visitor = await site.visitor()
+    address = await come_back(visitor, await start(visitor))
+    before = httpx.Cookies(visitor.cookies)
+    await visitor.navigate(address)
+    for cookie in before.jar:
+        visitor.cookies.jar.set_cookie(cookie)
+    assert (await visitor.navigate(address, follow_redirects=False)).status_code == 303
+    assert (await visitor.get("/")).json() == {"sub": "alice"}
+    assert site.provider.requests.count("revocation") == 0
+
+
+async def test_call_back_that_carries_a_bearer_token_signs_in(site: Site) -> None:
+    """A proxy may add an Authorization header of its own; the sign-in begins a session all the same."""
+    visitor = await site.visitor()
+    address = await come_back(visitor, await start(visitor))
+    proxied = {**NAVIGATION, "Authorization": "Bearer of-the-proxy"}
+    assert (await visitor.get(address, headers=proxied)).status_code == 303
+    assert (await visitor.get("/")).json() == {"sub": "alice"}
+
+
+async def test_sign_out_at_a_silent_issuer_goes_on_to_its_page(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the revocation does not come back in time, the browser is sent to the end-session endpoint all the same."""
+    monkeypatch.setattr("logto_asgi.flows._SIGN_OUT_BUDGET", 0.01)
+    site, network = behind(make_site())
+    visitor, session = await signed_in(site)
+
+    async def for_ever(request: httpx.Request, forward: Forward) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    network.step_in("/token/revocation", for_ever)
+    outcome = await site.logto.flows.sign_out(session)
+    assert outcome.issuer_known
+    assert (outcome.end_session_url or "").startswith(f"{site.provider.issuer}/session/end?")
+    assert (await visitor.get("/")).json() == {"sub": None}
+
+
+async def test_sign_out_without_an_end_session_page_leads_home(make_site: MakeSite) -> None:
+    """An issuer need not have one: the visitor lands on `post_sign_out_path` at once."""
+    site, network = behind(make_site(post_sign_out_path="/untouched"))
+    network.step_in("/.well-known/openid-configuration", without("end_session_endpoint"))
+    visitor, _ = await signed_in(site)
+    response = await visitor.post("/logto/sign-out")
+    assert (response.status_code, response.headers["location"]) == (303, "http://localhost:8000/untouched")
+    assert (await visitor.get("/")).json() == {"sub": None}
