@@ -9,7 +9,7 @@ from weakref import WeakSet
 from starlette.routing import NoMatchFound
 
 from logto_asgi.errors import CrossSiteRequest, SetupError, SignInRequired
-from logto_asgi.origins import SAFE_METHODS, header, is_same_origin_request
+from logto_asgi.origins import SAFE_METHODS, is_bearer, is_same_origin_request
 from logto_asgi.responses import install
 from logto_asgi.user import SCOPE_KEY, LogtoUser
 
@@ -61,7 +61,7 @@ def same_app(one: LogtoConfig, other: LogtoConfig) -> bool:
 
 def challenge(scope: Mapping[str, Any], user: LogtoUser) -> str:
     """Return the challenge of a 401 (RFC 9110 §11.6.1): what a refused bearer token or a missing session needs."""
-    if (header(scope["headers"], b"authorization") or "")[:7].lower() == "bearer ":
+    if any(name == b"authorization" and is_bearer(value) for name, value in scope["headers"]):
         return 'Bearer error="invalid_token", error_description="This endpoint takes no bearer token."'
     return f'Cookie realm="{user._runtime.config.auth_url("sign-in")}"'
 

@@ -182,12 +182,17 @@ class _Conversation:
     def __init__(self, user: LogtoUser, send: Send) -> None:
         self._user = user
         self._send = send
+        self._accepted = False
         self._closed = False
         self._timer: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
+        async def receive_with_end() -> Message:
+            self._end_with_session()
+            return await receive()
+
         try:
-            await app(scope, receive, self._send_with_session)
+            await app(scope, receive_with_end, self._send_with_session)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -201,15 +206,17 @@ class _Conversation:
         if message["type"] in ("websocket.accept", "websocket.http.response.start"):
             write_session(self._user, message)
         await self._send(message)
-        if message["type"] == "websocket.accept":
-            self._timer = self._close_later()
+        self._accepted = self._accepted or message["type"] == "websocket.accept"
+        self._end_with_session()
 
-    def _close_later(self) -> asyncio.Task[None] | None:
+    def _end_with_session(self) -> None:
+        """Set the end once there is a user: an app may ask who it is before it accepts, or at any time after."""
         session, runtime = self._user._session, self._user._runtime
-        if session is None:
-            return None
+        if session is None or not self._accepted or self._timer is not None:
+            return
         remaining = session.created_at + runtime.config.absolute_lifetime - runtime.clock()
-        return asyncio.get_running_loop().create_task(self._close_after(remaining), name="logto_asgi websocket end")
+        loop = asyncio.get_running_loop()
+        self._timer = loop.create_task(self._close_after(remaining), name="logto_asgi websocket end")
 
     async def _close_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

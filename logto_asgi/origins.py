@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SAFE_METHODS",
     "header",
+    "is_bearer",
     "is_same_origin_request",
     "is_trusted_handshake",
     "is_trusted_origin",
@@ -38,6 +39,11 @@ def origin_of_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def is_bearer(authorization: bytes) -> bool:
+    """Tell whether the value of an `Authorization` header is of the scheme `Bearer` (RFC 9110 §11.1), token or not."""
+    return [scheme.lower() for scheme in authorization.split(None, 1)[:1]] == [b"bearer"]
+
+
 def is_trusted_origin(origin: str, config: LogtoConfig) -> bool:
     """Tell whether an `Origin` is the app's own or one of `trusted_origins`."""
     return origin == config.origin or origin in config.trusted_origins
@@ -47,15 +53,13 @@ def is_same_origin_request(headers: RawHeaders, config: LogtoConfig) -> bool:
     """Tell whether a request that arrived by cookie may change something.
 
     1. `Sec-Fetch-Site`: the browser says `same-origin` or `none` (typed, bookmarked).
-    2. `Origin` is ours or trusted, whatever the first said.
-    3. Neither header: no browser sent it.
+    2. `Origin` is one of `trusted_origins`.
+    3. Without `Sec-Fetch-Site`: `Origin` is ours, or absent, and then no browser sent it.
     """
     site, origin = header(headers, b"sec-fetch-site"), header(headers, b"origin")
-    if site in ("same-origin", "none"):
+    if site in ("same-origin", "none") or origin in config.trusted_origins:
         return True
-    if origin is not None:
-        return is_trusted_origin(origin, config)
-    return site is None
+    return site is None and origin in (None, config.origin)
 
 
 def is_trusted_handshake(headers: RawHeaders, config: LogtoConfig) -> bool:

@@ -15,7 +15,7 @@ from starlette.authentication import AuthCredentials, BaseUser
 
 from logto_asgi.errors import LogtoError, SignInRequired
 from logto_asgi.models import IdTokenClaims, Session, UserInfo
-from logto_asgi.origins import SAFE_METHODS, is_same_origin_request, is_trusted_handshake
+from logto_asgi.origins import SAFE_METHODS, is_bearer, is_same_origin_request, is_trusted_handshake
 from logto_asgi.session.backends import NOT_LOOKED_AT, Loaded
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class LogtoUser(BaseUser):
         scope = self._scope
         headers = scope["headers"]
         for name, value in headers:
-            if name == b"authorization" and value[:7].lower() == b"bearer ":
+            if name == b"authorization" and is_bearer(value):
                 self._loaded = NOT_LOOKED_AT
                 return
         if scope["type"] == "websocket" and not is_trusted_handshake(headers, self._runtime.config):

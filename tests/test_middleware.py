@@ -309,7 +309,9 @@ class TestSlowResponses:
         assert (await visitor.get("/")).json() == {"sub": "bob"}
 
 
-@pytest.mark.parametrize("value", ["Bearer nonsense", "bearer eyJhbGciOiJub25lIn0.e30.", "BEARER  x"])
+@pytest.mark.parametrize(
+    "value", ["Bearer nonsense", "bearer eyJhbGciOiJub25lIn0.e30.", "BEARER  x", "Bearer", "Bearer\tx"]
+)
 async def test_bearer_header_decides_alone(site: Site, value: str) -> None:
     """A request with a bearer token is judged by it; its cookie is not looked at (security line 18)."""
     visitor = await site.visitor()
@@ -317,7 +319,8 @@ async def test_bearer_header_decides_alone(site: Site, value: str) -> None:
     response = await visitor.get("/me", headers={"Authorization": value})
     assert response.status_code == 401
     assert 'error="invalid_token"' in response.headers["www-authenticate"]
-    assert (await visitor.get("/me", headers={"Authorization": "Basic eDp5"})).status_code == 200
+    for other in ("Basic eDp5", "Bearers x"):
+        assert (await visitor.get("/me", headers={"Authorization": other})).status_code == 200
 
 
 CRAFTED = [
@@ -875,6 +878,8 @@ class TestNo:
             ({"Origin": "http://localhost:8000"}, 200),
             ({"Origin": "https://trusted.example", "Sec-Fetch-Site": "cross-site"}, 200),
             ({"Sec-Fetch-Site": "cross-site"}, 403),
+            ({"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost:8000"}, 403),
+            ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:8000"}, 403),
             ({"Sec-Fetch-Site": "same-site"}, 403),
             ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403),
             ({"Origin": "https://evil.example"}, 403),
@@ -1006,4 +1011,32 @@ class TestWebSockets:
         site.logto.clock = lambda: 1_800_000_000 + site.config.absolute_lifetime - 0.01
         scope = {"type": "websocket", "path": "/", "headers": [(b"cookie", cookies)], "query_string": b""}
         await LogtoMiddleware(app, logto=site.logto)(scope, None, send)  # type: ignore[arg-type]
+        assert sent[-1] == {"type": "websocket.close", "code": 1008, "reason": "session_ended"}
+
+    async def test_socket_that_reads_its_user_late_ends_too(self, site: Site) -> None:
+        """An app that accepts first and asks who it is afterwards is closed at the same end."""
+        visitor = await site.visitor()
+        await visitor.sign_in()
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in visitor.cookies.jar).encode()
+        sent: list[Any] = []
+        closed = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "websocket.accept"})
+            assert scope["logto_asgi"].is_authenticated
+            assert (await receive())["type"] == "websocket.disconnect"
+
+        async def receive() -> dict[str, str]:
+            async with asyncio.timeout(10):
+                await closed.wait()
+            return {"type": "websocket.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+            if message["type"] == "websocket.close":
+                closed.set()
+
+        site.logto.clock = lambda: 1_800_000_000 + site.config.absolute_lifetime - 0.01
+        scope = {"type": "websocket", "path": "/", "headers": [(b"cookie", cookies)], "query_string": b""}
+        await LogtoMiddleware(app, logto=site.logto)(scope, receive, send)
         assert sent[-1] == {"type": "websocket.close", "code": 1008, "reason": "session_ended"}
