@@ -11,6 +11,8 @@ LogtoError                              code, a message that is safe to show
 └── HTTPError (+ HTTPException)         may reach an endpoint; the framework answers it
     ├── SetupError                 500  a line is missing in the app
     ├── SessionTooLarge            500  the session does not fit its cookies
+    ├── StoreUnavailable           503  the session store is away; nobody is signed out
+    │   └── StoreFull              503  … it answers, and takes nothing in
     ├── IssuerError
     │   ├── IssuerUnavailable      503  down, slow or busy; nobody is to blame
     │   ├── IssuerRefused          502  the issuer said no
@@ -55,6 +57,8 @@ __all__ = [
     "SignInError",
     "SignInRefused",
     "SignInRequired",
+    "StoreFull",
+    "StoreUnavailable",
     "VerificationError",
 ]
 
@@ -170,6 +174,26 @@ class SessionTooLarge(HTTPError):
 
     code = "session_too_large"
     status = 500
+
+
+class StoreUnavailable(HTTPError):
+    """The session store cannot be reached or does not answer in time. Sessions stay as they are.
+
+    `retry_after` is in seconds.
+    """
+
+    code = "store_unavailable"
+    status = 503
+
+    def __init__(self, message: str, *, retry_after: int = 2) -> None:
+        super().__init__(message, headers={"Retry-After": str(retry_after)})
+        self.retry_after = retry_after
+
+
+class StoreFull(StoreUnavailable):
+    """The session store answers and takes nothing in: its memory is full."""
+
+    code = "store_full"
 
 
 class IssuerError(HTTPError):

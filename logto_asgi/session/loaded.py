@@ -16,7 +16,7 @@ class Loaded:
     Whoever signs in puts the new session into `session`; whoever signs out sets it to None and `clear` to True.
     """
 
-    __slots__ = ("_cookie", "_raw", "at", "clear", "presented", "problem", "session", "stray")
+    __slots__ = ("_cookie", "_raw", "at", "clear", "id", "presented", "problem", "session", "stray")
 
     session: Session | None
     """The newest known state of what the cookie held."""
@@ -30,6 +30,8 @@ class Loaded:
     """Whether the cookie is an old copy, which leads to no newer state any more."""
     at: float
     """When it was loaded, in seconds since 1970."""
+    id: str | None
+    """The id of a session that has to be read from its store; None where there is nothing to read, or no longer."""
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class Loaded:
         problem: str | None = None,
         clear: bool = False,
         stray: bool = False,
+        id: str | None = None,  # noqa: A002 - the field's name
     ) -> None:
         self._cookie = cookie
         self._raw = raw
@@ -50,6 +53,7 @@ class Loaded:
         self.problem = problem
         self.clear = clear
         self.stray = stray
+        self.id = id
 
     @property
     def names(self) -> list[str]:
