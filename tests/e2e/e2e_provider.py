@@ -8,9 +8,11 @@ import os
 import shutil
 import ssl
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 import httpx
 import pytest
@@ -20,11 +22,34 @@ APP_ID = "the-app"
 APP_SECRET = "a-secret-that-only-the-app-and-the-provider-know"
 SHOP = "https://shop.example.com/api"
 STOCK = "https://stock.example.com/api"
+PARTS = "https://parts.example.com/api"
 RESOURCES = {
     SHOP: "read:items write:items",
     STOCK: "read:stock",
+    PARTS: "read:parts",
     "urn:logto:resource:organizations": "",
 }
+
+Phase = Literal["before", "after"]
+"""Of processing a request."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What the token endpoint decided."""
+
+    refreshes: dict[str, int]
+    """Successful ones, by `resource|organization`, each empty where it was not asked for."""
+    errors: dict[str, int]
+    reused: int
+    """Refreshes with a token that was spent before."""
+    revoked: int
+    """Grants."""
+
+    @property
+    def refreshed(self) -> int:
+        """Successful refreshes in all."""
+        return sum(self.refreshes.values())
 
 
 def need(*programs: str, remedy: str) -> str:
@@ -117,14 +142,37 @@ class Provider:
         """Forget counts, requests and planned failures."""
         self._control("reset")
 
+    def outcomes(self) -> Outcomes:
+        """Return what the token endpoint decided since the last `reset`."""
+        return Outcomes(**self._control("outcomes"))
+
     def fail(self, endpoint: str, *, status: int, times: int = 1, retry_after: int | None = None) -> None:
-        """Let the next calls of an endpoint fail with a status."""
+        """Let the next calls of an endpoint fail with a status, unprocessed."""
         extra = {} if retry_after is None else {"retry_after": retry_after}
         self._control("fail", endpoint=endpoint, status=status, times=times, **extra)
 
-    def delay(self, endpoint: str, *, milliseconds: int, times: int = 1) -> None:
-        """Let the next calls of an endpoint wait before they are answered."""
-        self._control("fail", endpoint=endpoint, delay=milliseconds, times=times)
+    def delay(self, endpoint: str, *, milliseconds: int, times: int = 1, phase: Phase = "before") -> None:
+        """Let the next calls of an endpoint wait before they are processed, or before they are answered."""
+        self._control("fail", endpoint=endpoint, delay=milliseconds, times=times, phase=phase)
+
+    def cut(self, endpoint: str, *, times: int = 1, phase: Phase = "before") -> None:
+        """End the connection of the next calls without an answer; `after`: processed, and the answer is lost."""
+        self._control("fail", endpoint=endpoint, cut=1, times=times, phase=phase)
+
+    def hold(self, endpoint: str, *, times: int = 1, phase: Phase = "before") -> None:
+        """Hold the next calls of an endpoint until `release`."""
+        self._control("fail", endpoint=endpoint, hold=1, times=times, phase=phase)
+
+    def wait_for_held(self, endpoint: str, *, calls: int = 1, phase: Phase = "before", timeout: float = 60) -> None:
+        """Wait until so many calls are held."""
+        deadline = time.monotonic() + timeout
+        while self._control("held").get(f"{endpoint}:{phase}", 0) < calls:
+            assert time.monotonic() < deadline, f"{endpoint} was not called {calls} times"
+            time.sleep(0.02)
+
+    def release(self, endpoint: str, *, phase: Phase = "before", cut: bool = False) -> int:
+        """Let the held calls go on, or `cut` them, and hold no further ones. Return how many were held."""
+        return self._control("release", endpoint=endpoint, phase=phase, cut=int(cut))["released"]
 
     def down(self) -> None:
         """Cut every connection without an answer until `up`."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
-from e2e_provider import APP_ID, SHOP, STOCK, Provider, client
+from e2e_provider import APP_ID, SHOP, STOCK, Outcomes, Provider, client
 from e2e_visitor import REDIRECT_URI, Visitor, decode, form_of
 
 APP = "http://127.0.0.1:9"
@@ -209,6 +210,8 @@ def test_reuse_after_the_grace_revokes_the_whole_grant(visit):
     assert visitor.refresh(spent).json()["error"] == "invalid_grant"
     assert visitor.refresh(newest["refresh_token"]).json()["error"] == "invalid_grant"
     assert userinfo(visitor, newest["access_token"]).status_code == 401
+    outcomes = visitor.provider.outcomes()
+    assert (outcomes.reused, outcomes.revoked, outcomes.errors) == (1, 1, {"invalid_grant": 2})
 
 
 def test_a_resource_that_was_asked_for_gives_a_jwt(visit):
@@ -356,6 +359,118 @@ def test_calls_are_counted_and_can_fail(visit):
     assert (failed.status_code, failed.headers["retry-after"], recovered.status_code) == (503, "7", 200)
     assert counts == {"token": 2, "token:refresh_token": 1}
     assert visitor.app.get("jwks").status_code == 200
+
+
+ORGANIZATION = {
+    "scope": "openid offline_access urn:logto:scope:organizations read:items",
+    "resource": ["urn:logto:resource:organizations", SHOP],
+}
+
+
+def test_a_member_gets_an_organization_token(visit):
+    """A refresh with organization_id gives a JWT whose audience is the organization, with a fresh ID token."""
+    visitor = visit()
+    tokens = visitor.tokens("alice", **ORGANIZATION)
+
+    refreshed = visitor.refresh(tokens["refresh_token"], organization_id="org-1").json()
+
+    claims = decode(refreshed["access_token"])
+    assert (claims["aud"], claims["sub"]) == ("urn:logto:organization:org-1", "alice")
+    assert "organization_id" not in claims
+    assert decode(refreshed["id_token"])["organizations"] == ["org-1"]
+    assert visitor.provider.outcomes().refreshes == {"|org-1": 1}
+
+
+def test_an_organization_with_a_resource_is_a_claim(visit):
+    """With a resource the audience is the resource, and the organization a claim."""
+    visitor = visit()
+    tokens = visitor.tokens("alice", **ORGANIZATION)
+
+    refreshed = visitor.refresh(tokens["refresh_token"], organization_id="org-1", resource=SHOP).json()
+
+    claims = decode(refreshed["access_token"])
+    assert (claims["aud"], claims["organization_id"], claims["scope"]) == (SHOP, "org-1", "read:items")
+    assert visitor.provider.outcomes().refreshes == {f"{SHOP}|org-1": 1}
+
+
+def test_a_stranger_to_an_organization_is_refused_and_keeps_the_token(visit):
+    """Who is no member gets 403 access_denied, and the refresh token is not spent by it."""
+    visitor = visit(ROTATE="always", REUSE_GRACE=0)
+    tokens = visitor.tokens("bob", **ORGANIZATION)
+
+    refused = visitor.refresh(tokens["refresh_token"], organization_id="org-1")
+
+    assert (refused.status_code, refused.json()["error"]) == (403, "access_denied")
+    assert visitor.refresh(tokens["refresh_token"]).status_code == 200
+
+
+def test_an_organization_needs_its_scope(visit):
+    """Without the organizations scope in the refresh token it is 403 insufficient_scope."""
+    visitor = visit()
+    tokens = visitor.tokens("alice", scope="openid offline_access", resource="urn:logto:resource:organizations")
+
+    refused = visitor.refresh(tokens["refresh_token"], organization_id="org-1")
+
+    assert (refused.status_code, refused.json()["error"]) == (403, "insufficient_scope")
+
+
+def test_an_organization_at_the_code_exchange_is_ignored(visit):
+    """The code exchange answers with the opaque token, as if nothing had been asked."""
+    visitor = visit()
+
+    tokens = visitor.exchange(visitor.sign_in("alice", **ORGANIZATION)["code"], organization_id="org-1")
+
+    assert "." not in tokens["access_token"]
+
+
+def test_two_uses_at_once_are_a_reuse(visit):
+    """Of two refreshes with one token that overtake each other one is refused, and counted as a reuse."""
+    visitor = visit(ROTATE="always", REUSE_GRACE=0)
+    spent = visitor.tokens()["refresh_token"]
+    visitor.provider.hold("token", times=2)
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(visitor.refresh, spent) for _ in range(2)]
+        visitor.provider.wait_for_held("token", calls=2)
+        visitor.provider.release("token")
+        first, second = sorted((answer.result() for answer in answers), key=lambda answer: answer.status_code)
+
+    assert (first.status_code, second.json()["error"]) == (200, "invalid_grant")
+    outcomes = visitor.provider.outcomes()
+    assert (outcomes.refreshed, outcomes.reused, outcomes.errors) == (1, 1, {"invalid_grant": 1})
+
+
+def test_a_lost_answer_has_been_processed(visit):
+    """Cut after processing, the token is spent; cut before it, it is not."""
+    visitor = visit(ROTATE="always", REUSE_GRACE=0)
+    token = visitor.tokens()["refresh_token"]
+
+    visitor.provider.cut("token")
+    with pytest.raises(httpx.TransportError):
+        visitor.refresh(token)
+    unprocessed = visitor.refresh(token)
+    visitor.provider.cut("token", phase="after")
+    with pytest.raises(httpx.TransportError):
+        visitor.refresh(unprocessed.json()["refresh_token"])
+
+    assert unprocessed.status_code == 200
+    assert visitor.refresh(unprocessed.json()["refresh_token"]).json()["error"] == "invalid_grant"
+
+
+def test_a_late_answer_is_whole(visit):
+    """An answer that is held after processing arrives as it was decided, and is counted before."""
+    visitor = visit(ROTATE="always")
+    token = visitor.tokens()["refresh_token"]
+    visitor.provider.hold("token", phase="after")
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(visitor.refresh, token)
+        visitor.provider.wait_for_held("token", phase="after")
+        decided = visitor.provider.outcomes()
+        visitor.provider.release("token", phase="after")
+
+    assert decided == Outcomes(refreshes={"|": 1}, errors={}, reused=0, revoked=0)
+    assert answer.result().json()["refresh_token"] != token
 
 
 def test_https(oidc_provider, tls):

@@ -71,6 +71,7 @@ export function createAccounts({ bigClaimsBytes }) {
       if (!claims || suspended.has(sub)) return undefined;
       return {
         accountId: sub,
+        organizations: claims.organizations ?? [],
         async claims(use) {
           const released = Object.entries(claims).filter(([name]) => use === 'userinfo' || !USERINFO_ONLY.has(name));
           return Object.fromEntries(released);

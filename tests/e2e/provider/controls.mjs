@@ -1,4 +1,6 @@
-// What only a test may do to the provider: count calls, let some fail or wait, take it away, suspend a user.
+// What only a test may do to the provider: count calls, plan faults, take it away, suspend a user.
+
+import { createFaults } from './faults.mjs';
 
 const SETTLE = { ok: true };
 
@@ -11,28 +13,32 @@ export function endpointOf(path) {
 
 export function createControls({ accounts, rotateKeys }) {
   const counts = {};
-  const failures = new Map();
+  const outcomes = { refreshes: {}, errors: {}, reused: 0, revoked: 0 };
   const authorizations = [];
+  const faults = createFaults();
   let down = false;
+
+  const count = (counters, name) => { counters[name] = (counters[name] ?? 0) + 1; };
+
+  function reset() {
+    [counts, outcomes.refreshes, outcomes.errors].forEach((counters) => {
+      Object.keys(counters).forEach((name) => delete counters[name]);
+    });
+    outcomes.reused = 0;
+    outcomes.revoked = 0;
+    authorizations.length = 0;
+    faults.clear();
+    return SETTLE;
+  }
 
   const actions = {
     counts: () => counts,
+    outcomes: () => outcomes,
     authorizations: () => authorizations,
-    reset: () => {
-      Object.keys(counts).forEach((name) => delete counts[name]);
-      failures.clear();
-      authorizations.length = 0;
-      return SETTLE;
-    },
-    fail: (query) => {
-      failures.set(query.get('endpoint'), {
-        status: query.has('status') ? Number(query.get('status')) : undefined,
-        times: Number(query.get('times') ?? 1),
-        delay: Number(query.get('delay') ?? 0),
-        retryAfter: query.get('retry_after'),
-      });
-      return SETTLE;
-    },
+    reset,
+    fail: faults.plan,
+    held: faults.held,
+    release: faults.release,
     down: () => { down = true; return SETTLE; },
     up: () => { down = false; return SETTLE; },
     suspend: (query) => { accounts.suspend(query.get('sub')); return SETTLE; },
@@ -47,23 +53,23 @@ export function createControls({ accounts, rotateKeys }) {
   }
 
   function note(endpoint, url) {
-    counts[endpoint] = (counts[endpoint] ?? 0) + 1;
+    count(counts, endpoint);
     if (endpoint === 'auth') authorizations.push([...url.searchParams]);
   }
 
-  /** Take the next planned failure of an endpoint; wait out its delay. Return whether the request was answered here. */
-  async function interfere(res, endpoint) {
-    const failure = failures.get(endpoint);
-    if (!failure || failure.times <= 0) return false;
-    failure.times -= 1;
-    if (failure.delay) await new Promise((resolve) => { setTimeout(resolve, failure.delay); });
-    if (failure.status === undefined) return false;
-    const headers = { 'content-type': 'application/json' };
-    if (failure.retryAfter) headers['retry-after'] = failure.retryAfter;
-    res.writeHead(failure.status, headers);
-    res.end(JSON.stringify({ code: 'test.planned_failure', message: 'planned by a test' }));
-    return true;
+  /** Count what the token endpoint decided: refreshes by `resource|organization`, refusals, reuse, revoked grants. */
+  function watch(provider) {
+    provider.on('grant.success', ({ oidc }) => {
+      count(counts, `token:${oidc.params.grant_type}`);
+      if (oidc.params.grant_type !== 'refresh_token') return;
+      count(outcomes.refreshes, `${oidc.params.resource ?? ''}|${oidc.body.organization_id ?? ''}`);
+    });
+    provider.on('grant.error', (_ctx, error) => {
+      count(outcomes.errors, error.error);
+      if (error.error_detail === 'refresh token already used') outcomes.reused += 1;
+    });
+    provider.on('grant.revoked', () => { outcomes.revoked += 1; });
   }
 
-  return { answer, note, interfere, isDown: () => down, count: (name) => note(name) };
+  return { answer, note, watch, before: faults.before, after: faults.after, isDown: () => down };
 }

@@ -3,6 +3,7 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { Provider, errors } from 'oidc-provider';
 import { CLAIMS } from './accounts.mjs';
+import { ORGANIZATIONS, audienceOf, checkOrganization, organizationOf } from './organizations.mjs';
 import { messagePage, signOutPage } from './pages.mjs';
 
 const LOGTO_PARAMETERS = [
@@ -20,20 +21,26 @@ export function createKey(kind) {
   return privateKey.export({ format: 'jwk' });
 }
 
-/** Confidential apps rotate past 70 % of the token's life, public ones every time. `always` and `never` override that. */
+/**
+ * Confidential apps rotate past 70 % of the token's life, public ones every time. `always` and `never` override that.
+ *
+ * The engine asks this after it has looked at the token and before it spends it: where Logto looks at the organization.
+ */
 function rotation(rule) {
-  return ({ oidc: { entities: { RefreshToken, Client } } }) => {
+  return (ctx) => {
+    const { RefreshToken, Client } = ctx.oidc.entities;
+    checkOrganization(ctx);
     if (rule !== 'logto') return rule === 'always';
     return Client.clientAuthMethod === 'none' || RefreshToken.ttlPercentagePassed() >= 70;
   };
 }
 
 function resourceServer(resources, algorithm) {
-  return async (_ctx, indicator) => {
+  return async (ctx, indicator) => {
     if (!Object.hasOwn(resources, indicator)) throw new errors.InvalidTarget();
     return {
       scope: resources[indicator],
-      audience: indicator,
+      audience: audienceOf(ctx, indicator),
       accessTokenFormat: 'jwt',
       jwt: { sign: { alg: algorithm } },
     };
@@ -58,7 +65,13 @@ function features(settings, algorithm) {
     dPoP: { enabled: false },
     introspection: { enabled: true },
     revocation: { enabled: true },
-    resourceIndicators: { enabled: true, getResourceServerInfo: resourceServer(settings.resources, algorithm) },
+    resourceIndicators: {
+      enabled: true,
+      getResourceServerInfo: resourceServer(settings.resources, algorithm),
+      // An organization token travels as one for the reserved resource, which every such sign-in has asked for.
+      useGrantedResource: async (ctx) => organizationOf(ctx) !== undefined,
+      defaultResource: async (_ctx, _client, asked) => (asked?.includes(ORGANIZATIONS) ? ORGANIZATIONS : asked),
+    },
     backchannelLogout: { enabled: true },
     rpInitiatedLogout: {
       enabled: true,
@@ -94,6 +107,10 @@ export function createProvider(issuer, { settings, keys, storage, accounts }) {
     clockTolerance: 0,
     cookies: { keys: ['test-only'] },
     extraParams: LOGTO_PARAMETERS,
+    extraTokenClaims: async (ctx) => {
+      const organization = organizationOf(ctx);
+      return organization && ctx.oidc.params.resource ? { organization_id: organization } : undefined;
+    },
     features: features(settings, algorithm),
     findAccount: accounts.find,
     interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },

@@ -37,7 +37,7 @@ let issuer;
 
 function build() {
   provider = createProvider(issuer, { settings, keys, storage, accounts });
-  provider.on('grant.success', ({ oidc }) => controls.count(`token:${oidc.params.grant_type}`));
+  controls.watch(provider);
   engine = provider.callback();
 }
 
@@ -58,7 +58,8 @@ async function handle(req, res) {
   if (!url.pathname.startsWith('/oidc/')) return res.writeHead(404).end();
   const endpoint = endpointOf(url.pathname);
   controls.note(endpoint, url);
-  if (await controls.interfere(res, endpoint)) return undefined;
+  if (await controls.before(res, endpoint)) return undefined;
+  controls.after(res, endpoint);
   if (endpoint === 'jwks') res.setHeader('cache-control', 'no-cache, max-age=0, must-revalidate');
   req.originalUrl = req.url;
   req.url = req.url.slice('/oidc'.length);

@@ -1,5 +1,7 @@
 // Keeps what the provider issues in memory. It knows models and grants, and nothing of HTTP.
 
+import { errors } from 'oidc-provider';
+
 const GRANTABLE = new Set(['AccessToken', 'AuthorizationCode', 'RefreshToken']);
 
 /**
@@ -42,9 +44,15 @@ export function createStorage({ reuseGrace }) {
       return undefined;
     }
 
+    /** Spend a token. Of two uses that overtook each other since `find`, the second one is a reuse as well. */
     async consume(id) {
       const row = rows.get(this.key(id));
-      if (row) row.consumedAt ??= Date.now(); // the first use starts the grace
+      if (!row) return;
+      if (row.consumedAt !== undefined && Date.now() - row.consumedAt >= this.grace) {
+        await this.revokeByGrantId(row.payload.grantId);
+        throw new errors.InvalidGrant('refresh token already used');
+      }
+      row.consumedAt ??= Date.now(); // the first use starts the grace
     }
 
     async destroy(id) {
