@@ -206,15 +206,17 @@ class IssuerError(HTTPError):
 class IssuerUnavailable(IssuerError):
     """The issuer is down, slow or busy (5xx, 429, connection, time-out). Sessions stay as they are.
 
-    `retry_after` is in seconds, as the issuer said or a guess.
+    `retry_after` is in seconds, as the issuer said or a guess. `processed` is False where the issuer surely did not
+    process the request, and None where nobody can know: an answer may have been lost.
     """
 
     code = "issuer_unavailable"
     status = 503
 
-    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+    def __init__(self, message: str, *, retry_after: int = 5, processed: bool | None = None) -> None:
         super().__init__(message, headers={"Retry-After": str(retry_after)})
         self.retry_after = retry_after
+        self.processed = processed
 
 
 class IssuerRefused(IssuerError):

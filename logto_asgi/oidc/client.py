@@ -6,11 +6,12 @@ and what an answer means is in `protocol`, `token_endpoint` and `verification`; 
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from logto_asgi.errors import IssuerResponseInvalid
+from logto_asgi.errors import IssuerResponseInvalid, IssuerUnavailable
 from logto_asgi.models import IdTokenClaims, PendingSignIn, TokenSet, UserInfo
 from logto_asgi.oidc.discovery import Discovery, DiscoveryCache
 from logto_asgi.oidc.keys import KeyNotFound, KeySet
@@ -51,11 +52,16 @@ class OidcClient:
         http_client: HTTPClient | None = None,
         cache: DiscoveryCache | None = None,
         clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._config = config
         self._clock = clock
         self._transport = Transport(
-            deadline=config.http_timeout, http_client=http_client, make_client=_new_http_client, clock=clock
+            deadline=config.http_timeout,
+            http_client=http_client,
+            make_client=_new_http_client,
+            clock=clock,
+            sleep=sleep,
         )
         self._discovery = Discovery(issuer=config.issuer, fetch=self._fetch_document, cache=cache, clock=clock)
 
@@ -81,10 +87,13 @@ class OidcClient:
     ) -> TokenSet:
         """Refresh (RFC 6749 §6). Raise `InvalidGrant` when the refresh token is of no use any more.
 
+        Within the same deadline, a request that was surely not processed is sent once more (`Transport.send`). Where
+        `IssuerUnavailable.processed` is None in the end, the issuer may have rotated and the answer is lost.
         Nothing is verified: save a rotated refresh token first, then call `verify_refreshed`.
         """
         form = build_refresh_request(refresh_token, resource=resource, organization_id=organization_id, scope=scope)
-        return await within(self._config.http_timeout, self._request_tokens(form))
+        until = asyncio.get_running_loop().time() + self._config.http_timeout
+        return await within(self._config.http_timeout, self._request_tokens(form, retry_until=until))
 
     async def verify_refreshed(self, tokens: TokenSet, previous: IdTokenClaims) -> IdTokenClaims | None:
         """Verify the ID token of a refresh as the continuation of `previous` (Core §12.2); None where none came."""
@@ -155,11 +164,14 @@ class OidcClient:
 
         return tokens, await self._with_keys(verify)
 
-    async def _request_tokens(self, form: Mapping[str, str]) -> TokenSet:
-        metadata = await self._discovery.metadata()
-        return parse_token_response(
-            await self._transport.send(build_client_request(metadata.token_endpoint, form, self._config))
-        )
+    async def _request_tokens(self, form: Mapping[str, str], *, retry_until: float | None = None) -> TokenSet:
+        try:
+            metadata = await self._discovery.metadata()
+        except IssuerUnavailable as error:
+            error.processed = False  # Whatever became of the document, the request itself never left.
+            raise
+        request = build_client_request(metadata.token_endpoint, form, self._config)
+        return parse_token_response(await self._transport.send(request, retry_until=retry_until))
 
     async def _with_keys(self, verify: Callable[[ProviderMetadata, KeySet], IdTokenClaims]) -> IdTokenClaims:
         metadata = await self._discovery.metadata()

@@ -1,5 +1,7 @@
 """Send one request to the issuer within one deadline and read a bounded answer. It knows no OpenID Connect.
 
+A request that was surely not processed can be sent a second time; one whose answer may have been lost never is.
+
 An answer is refused when it is compressed (a small gzip can unpack to gigabytes at once), redirects, or outgrows its
 limit. Exceptions of the HTTP library never leave, nor hang on one of ours as its context: they hold the request.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
 import sys
 import time
@@ -34,10 +37,16 @@ ANSWER_LIMIT = 256 * 1024
 """Bytes of any other answer."""
 RETRY_AFTER = range(1, 301)
 """Seconds; what an issuer asks for beyond is cut."""
+RETRY_PAUSE = (0.05, 0.15)
+"""Seconds before a second try after a connection that did not come about; between the two by chance."""
+RETRY_ROOM = 1.0
+"""Seconds that a second try must have: cut off while the issuer processes it, it would do more harm than good."""
 
 _HEADER_TEXT = re.compile(r"[ -~]*", re.ASCII)
 _SILENT = "The issuer did not answer in time. Try again in a moment."
 _UNREACHABLE = "The issuer cannot be reached. Try again in a moment."
+_NOT_CONNECTED = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ConnectionRefusedError"}
+"""Errors, of httpx and httpx2 alike, after which not a byte of the request has left."""
 
 
 class HTTPResponse(Protocol):
@@ -110,25 +119,33 @@ class Transport:
         make_client: Callable[[], HTTPClient],
         http_client: HTTPClient | None = None,
         clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._deadline = deadline
         self._make_client = make_client
         self._clock = clock
+        self._sleep = sleep
         self._handed_in = http_client
         self._own: HTTPClient | None = None
         self._making: SingleFlight[HTTPClient] = SingleFlight()
 
-    async def send(self, request: Request) -> Answer:
+    async def send(self, request: Request, *, retry_until: float | None = None) -> Answer:
         """Return the issuer's answer, whatever it decides (2xx and 4xx).
+
+        With `retry_until`, a time of the event loop, a request is sent a second time where there is room before then:
+        after a connection that did not come about, and after a 503 whose `Retry-After` is a number of seconds.
 
         Raise `IssuerUnavailable` for 408, 429, 5xx, an unreachable issuer and a passed deadline,
         `IssuerResponseInvalid` for a redirect and for an answer that is compressed or too large.
         """
-        answer = await within(self._deadline, self._send(request))
+        answer = await within(self._deadline, self._send(request, retry_until))
         if answer.status in (408, 429) or answer.status >= 500:
+            seconds = _retry_after(answer.headers.get("retry-after"), self._clock())
+            turned_away = answer.status == 429 or (answer.status == 503 and seconds is not None)
             raise IssuerUnavailable(
                 f"The issuer is busy or down (HTTP {answer.status}). Try again in a moment.",
-                retry_after=_retry_after(answer.headers.get("retry-after"), self._clock()),
+                retry_after=5 if seconds is None else seconds,
+                processed=False if turned_away else None,
             )
         return answer
 
@@ -139,12 +156,27 @@ class Transport:
         if own is not None:
             await own.aclose()
 
-    async def _send(self, request: Request) -> Answer:
+    async def _send(self, request: Request, retry_until: float | None) -> Answer:
+        answer = await self._attempt(request)
+        pause = _pause_before_retry(answer)
+        if pause is not None and _fits(pause, retry_until):
+            why = "it could not be delivered" if answer is None else f"HTTP {answer.status}"
+            logger.info("a request to %s is sent again in %.2f s: %s", _place(request.url), pause, why)
+            await self._sleep(pause)
+            answer = await self._attempt(request)
+        if answer is None:
+            raise IssuerUnavailable(_UNREACHABLE, processed=False)
+        return answer
+
+    async def _attempt(self, request: Request) -> Answer | None:
+        """Return the answer, or None when no connection came about. Raise `IssuerUnavailable` where one broke."""
         client = self._handed_in or self._own or await self._making.run(self._make)
         try:
             return await self._stream(client, request)
         except _errors_of(client) as error:
             logger.warning("the issuer cannot be reached at %s: %s", _place(request.url), _reason(error))
+            if not _NOT_CONNECTED.isdisjoint(kind.__name__ for kind in type(error).__mro__):
+                return None
         raise IssuerUnavailable(_UNREACHABLE)
 
     async def _make(self) -> HTTPClient:
@@ -203,16 +235,30 @@ async def _read(response: HTTPResponse, limit: int) -> bytes:
     return bytes(body)
 
 
-def _retry_after(value: str | None, now: float) -> int:
-    """Read `Retry-After`, a number of seconds or a date (RFC 9110 §10.2.3); 5 when it is absent or unreadable."""
-    seconds = 5.0
-    if value is not None and re.fullmatch(r"[0-9]{1,9}", value.strip(), re.ASCII):
-        seconds = int(value)
-    elif value is not None:
+def _pause_before_retry(answer: Answer | None) -> float | None:
+    """Return the seconds to wait before a second try, or None where the issuer may have processed the first."""
+    if answer is None:
+        return random.uniform(*RETRY_PAUSE)  # noqa: S311 - spreads the callers, guards nothing
+    seconds = _whole_seconds(answer.headers.get("retry-after")) if answer.status == 503 else None
+    return None if seconds is None else float(seconds)
+
+
+def _fits(pause: float, until: float | None) -> bool:
+    return until is not None and asyncio.get_running_loop().time() + pause + RETRY_ROOM <= until
+
+
+def _retry_after(value: str | None, now: float) -> int | None:
+    """Read `Retry-After`, a number of seconds or a date (RFC 9110 §10.2.3); None when it is absent or unreadable."""
+    seconds: float | None = _whole_seconds(value)
+    if seconds is None and value is not None:
         with suppress(ValueError, OverflowError):
             moment = parsedate_to_datetime(value)
             seconds = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - now
-    return int(min(max(seconds, RETRY_AFTER.start), RETRY_AFTER.stop - 1))
+    return None if seconds is None else int(min(max(seconds, RETRY_AFTER.start), RETRY_AFTER.stop - 1))
+
+
+def _whole_seconds(value: str | None) -> int | None:
+    return int(value) if value is not None and re.fullmatch(r"\s*[0-9]{1,9}\s*", value, re.ASCII) else None
 
 
 def _place(url: str) -> str:
