@@ -80,6 +80,7 @@ def test_defaults_are_filled_in() -> None:
     assert made.token_endpoint_auth_method == "client_secret_basic"
     assert (made.idle_lifetime, made.absolute_lifetime, made.roll_interval) == (604_800, 2_592_000, 600)
     assert (made.attempt_lifetime, made.refresh_margin, made.clock_leeway, made.http_timeout) == (3600, 60, 60, 10.0)
+    assert (made.claims_max_age, made.revalidate_every) == (3600, None)
     assert (made.auth_path, made.post_sign_in_path, made.post_sign_out_path) == ("/logto", "/", "/")
     assert (made.trusted_origins, made.one_time_token, made.verify_on_startup) == ((), "off", False)
     assert [secret.get_secret_value() for secret in made.cookie_secrets] == [SECRET]
@@ -400,6 +401,13 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("attempt_lifetime", 0, "Choose from 1"),
     ("attempt_lifetime", 100_000, "Choose from 1"),
     ("refresh_margin", 3600, "Choose from 0"),
+    ("claims_max_age", 0, "Choose from 1 to"),
+    ("claims_max_age", 401 * 86_400, "Choose from 1 to"),
+    ("claims_max_age", 1.5, "not a whole number"),
+    ("claims_max_age", None, "not a whole number"),
+    ("revalidate_every", 9, "Choose from 10 to"),
+    ("revalidate_every", 401 * 86_400, "Choose from 10 to"),
+    ("revalidate_every", True, "not a whole number"),
     ("clock_leeway", 601, "Choose from 0"),
     ("http_timeout", 0, "Choose from 0.001"),
     ("http_timeout", float("nan"), "Choose from"),
@@ -571,9 +579,23 @@ def test_lists_booleans_and_numbers_are_parsed(environment: pytest.MonkeyPatch) 
     assert (made.idle_lifetime, made.http_timeout) == (3600, 2.5)
 
 
+@pytest.mark.parametrize(("text", "value"), [("10", 10), ("900", 900), ("", None), (" ", None)])
+def test_a_setting_that_may_be_absent_is_a_number_or_nothing(
+    environment: pytest.MonkeyPatch, text: str, value: int | None
+) -> None:
+    """`LOGTO_REVALIDATE_EVERY=` leaves sessions unchecked, as its absence and None in code do."""
+    assert (LogtoConfig().revalidate_every, config(revalidate_every=None).revalidate_every) == (None, None)
+    environment.setenv("LOGTO_REVALIDATE_EVERY", text)
+    environment.setenv("LOGTO_CLAIMS_MAX_AGE", "1")
+    made = LogtoConfig()
+    assert (made.revalidate_every, made.claims_max_age) == (value, 1)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
+        ("LOGTO_REVALIDATE_EVERY", "5", "Choose from 10 to"),
+        ("LOGTO_REVALIDATE_EVERY", "none", "not a whole number"),
         ("LOGTO_FETCH_USER_INFO", "maybe", "true or false"),
         ("LOGTO_IDLE_LIFETIME", "7d", "not a whole number"),
         ("LOGTO_IDLE_LIFETIME", "1.5", "not a whole number"),

@@ -207,6 +207,25 @@ class ConfigArguments(TypedDict, total=False):
     refresh_margin: Annotated[
         int, Setting("seconds", 60, "Access tokens are refreshed this long before they expire.", high=3599)
     ]
+    claims_max_age: Annotated[
+        int,
+        Setting(
+            "seconds",
+            3600,
+            "Guards use claims of the user no older than this; older ones are refreshed first.",
+            low=1,
+        ),
+    ]
+    revalidate_every: Annotated[
+        int | None,
+        Setting(
+            "seconds",
+            None,
+            "When set, a session is checked with the issuer at the first request after this long: one that has ended "
+            "there, or whose user was suspended, is over here.",
+            low=10,
+        ),
+    ]
     clock_leeway: Annotated[int, Setting("seconds", 60, "How far the clocks of issuer and app may differ.", high=600)]
     http_timeout: Annotated[
         float,

@@ -67,6 +67,9 @@ class LogtoConfig:
     roll_interval: int
     attempt_lifetime: int
     refresh_margin: int
+    claims_max_age: int
+    revalidate_every: int | None
+    """`None` where no session is checked with the issuer."""
     clock_leeway: int
     http_timeout: float
     trusted_origins: tuple[str, ...]
