@@ -109,7 +109,7 @@ def new_context(browser: Any) -> Iterator[Callable[..., Any]]:
 
     def open_context(**options: Any) -> Any:
         contexts.append(browser.new_context(ignore_https_errors=True, **options))
-        contexts[-1].set_default_timeout(10_000)
+        contexts[-1].set_default_timeout(20_000)
         return contexts[-1]
 
     yield open_context
