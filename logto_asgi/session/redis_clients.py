@@ -1,0 +1,147 @@
+"""The clients of redis-py that a store speaks through: one for each event loop, or the app's. Knows no session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import threading
+from typing import Any, Protocol
+
+from logto_asgi.errors import ConfigurationError, ConfigurationProblem, SetupError
+
+__all__ = ["GivenClient", "RedisClient", "UrlClients", "require_redis"]
+
+_SCHEMES = ("redis", "rediss", "unix")
+_BAD_URL = ConfigurationProblem(
+    "RedisStore",
+    "was given a URL that cannot be used.",
+    "Write redis://, rediss:// or unix://, and %-encode a password.",
+)
+_NO_CLIENT = ConfigurationProblem(
+    "RedisStore", "was not given a client of redis.asyncio.", "For a URL there is RedisStore.from_url(url)."
+)
+_SENTINEL = ConfigurationProblem("RedisStore", "was given a Sentinel.", "Give it sentinel.master_for(service_name).")
+
+
+class RedisClient(Protocol):
+    """What a store needs of a client: `redis.asyncio.Redis` and `RedisCluster` have it."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command and return the answer."""
+        ...
+
+
+def require_redis() -> None:
+    """Raise an ImportError that names the extra where redis-py is missing."""
+    try:
+        import redis.asyncio  # noqa: F401
+    except ImportError as error:
+        raise ImportError("RedisStore needs redis-py: pip install 'logto-asgi[redis]'") from error
+
+
+class GivenClient:
+    """A client of the app's own, which stays the app's to close."""
+
+    def __init__(self, client: RedisClient) -> None:
+        require_redis()
+        if hasattr(client, "master_for"):
+            raise ConfigurationError([_SENTINEL])
+        if not inspect.iscoroutinefunction(getattr(client, "execute_command", None)):
+            raise ConfigurationError([_NO_CLIENT])
+        self._client = client
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __str__(self) -> str:
+        return f"a {type(self._client).__name__} of the app's"
+
+    def current(self) -> RedisClient:
+        """Return the client. Raise `SetupError` on another event loop than the first: its connections belong there."""
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):
+            raise SetupError(
+                "The client of RedisStore(client) is used on a second event loop. Make it in the app's lifespan, or let"
+                " RedisStore.from_url(url) make one for each."
+            )
+        self._loop = loop
+        return self._client
+
+    async def aclose(self) -> None:
+        """Leave it open."""
+
+
+class UrlClients:
+    """Clients for a URL, made at first use."""
+
+    def __init__(self, url: str, timeout: float, options: dict[str, Any]) -> None:
+        require_redis()
+        self._url = url
+        self._options = _with_defaults(url, timeout, options)
+        self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
+        self._guard = threading.Lock()
+        self._check()
+
+    def __str__(self) -> str:
+        return f"{self._url.partition(':')[0]}://"
+
+    def current(self) -> RedisClient:
+        """Return the client of the running event loop."""
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        return self._open(loop) if client is None else client
+
+    async def aclose(self) -> None:
+        """Close the client of the running event loop."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            from redis.exceptions import RedisError
+
+            # One that cannot be told goodbye to is gone anyway.
+            with contextlib.suppress(RedisError, OSError):
+                await client.aclose()
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> RedisClient:
+        from redis.asyncio import BlockingConnectionPool, Redis
+
+        client = Redis.from_pool(BlockingConnectionPool.from_url(self._url, **self._options))
+        with self._guard:
+            # Those of loops that were closed without aclose() hold their loop, which would hold them.
+            self._clients = {other: kept for other, kept in self._clients.items() if not other.is_closed()}
+            self._clients[loop] = client
+        return client
+
+    def _check(self) -> None:
+        """Raise `ConfigurationError` for a URL that redis-py cannot read, without the words it says, which quote it."""
+        from redis.asyncio import BlockingConnectionPool
+
+        fits = self._url.partition(":")[0] in _SCHEMES
+        if fits:
+            try:
+                BlockingConnectionPool.from_url(self._url, **self._options)
+            except ValueError:
+                fits = False
+        if not fits:
+            raise ConfigurationError([_BAD_URL])
+
+
+def _with_defaults(url: str, timeout: float, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of the connections: no waits beyond `timeout` seconds, and one retry, at once.
+
+    A connection that has lain in the pool may be dead by now, which shows only when it is used. Every step of a store
+    may be repeated, and what Redis did not answer in time it will not answer sooner when asked again.
+    """
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as NoConnection
+
+    defaults: dict[str, Any] = {
+        "timeout": timeout,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 1, (NoConnection,)),
+        "retry_on_error": [NoConnection],
+        "protocol": 2,
+    }
+    if url.startswith("rediss:") and not any("ssl_cert_reqs" in place for place in (url, options)):
+        defaults["ssl_check_hostname"] = True  # redis-py's default since 6.
+    return defaults | options
