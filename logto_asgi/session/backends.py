@@ -1,15 +1,23 @@
-"""Where sessions live: `CookieBackend` keeps all of one in the browser's cookie. Knows no response and no issuer."""
+"""Where sessions live: `CookieBackend` keeps all of one in the browser's cookie. Knows no response and no issuer.
+
+What it knows beyond the cookies it knows for this process alone; `cookie_turn` says where that is not enough.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from logto_asgi.errors import SessionTooLarge
-from logto_asgi.models import Session
+from logto_asgi.errors import SessionEnded, SessionTooLarge
+from logto_asgi.events import Events
+from logto_asgi.models import AccessToken, Session
+from logto_asgi.session.backend import Turn
+from logto_asgi.session.cookie_turn import CookieTurn
 from logto_asgi.session.cookies import BrokenChunks, ChunkedCookie, RawHeaders, cookie_name, cut
 from logto_asgi.session.fitting import fit
 from logto_asgi.session.loaded import NOT_LOOKED_AT, Loaded
@@ -17,6 +25,7 @@ from logto_asgi.session.opened import Opened, OpenedCache
 from logto_asgi.session.registry import SessionRegistry
 from logto_asgi.session.sealing import Sealer, Unsealable
 from logto_asgi.session.serialization import parse_session
+from logto_asgi.session.storeless import Storeless
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
@@ -38,14 +47,17 @@ class _Refused(Exception):
         self.clear = clear
 
 
-class CookieBackend:
+class CookieBackend(Storeless):
     """Reads and writes sessions that lie whole, sealed, in the browser's cookie.
 
-    `clock` gives seconds since 1970. Safe to use from several threads and event loops.
+    `clock` gives seconds since 1970. Safe to use from several threads and event loops; it never waits for anything.
     """
 
-    def __init__(self, config: LogtoConfig, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, config: LogtoConfig, *, clock: Callable[[], float] = time.time, events: Events | None = None
+    ) -> None:
         self._clock = clock
+        self._events = events or Events()
         self._idle = config.idle_lifetime
         self._absolute = config.absolute_lifetime
         self._roll_interval = config.roll_interval
@@ -176,13 +188,14 @@ class CookieBackend:
 
     # -- The life of a session -----------------------------------------------------------------------------------------
 
-    def start(self, session: Session) -> None:
+    async def start(self, session: Session) -> None:
         """Take up a new session. Raise `SessionTooLarge` when it does not fit its cookie even without access tokens.
 
         The response that signs in puts it into its `Loaded.session`.
         """
         fit(session, self._sealer, capacity=self._cookie.capacity(max_age=int(self._absolute)))
         self._registry.note(session)
+        self._registry.note_made(session)
 
     def save(self, session: Session, *, spent: str | None) -> bool:
         """Keep a successor, one version on; `spent` is the refresh token that it replaced, if it did.
@@ -191,7 +204,24 @@ class CookieBackend:
         """
         return self._registry.save(session, spent=spent, now=self._clock())
 
-    def current(self, session: Session) -> Session | None:
+    def used(self, session: Session, token: AccessToken) -> Session:
+        """Note the use now and then, so that the least recently used token is the first to leave a full cookie."""
+        now = int(self._clock())
+        if len(session.access_tokens) < 2 or now - token.used_at < self._roll_interval:
+            return session
+        tokens = MappingProxyType({**session.access_tokens, token.key: replace(token, used_at=now)})
+        successor = replace(session, version=session.version + 1, access_tokens=tokens)
+        return successor if self.save(successor, spent=None) else session
+
+    @asynccontextmanager
+    async def turn(self, session: Session, enough: Callable[[Session], bool]) -> AsyncIterator[Turn]:
+        """Give the turn at once: within a process its callers line up, and no other process is known here."""
+        current = await self.current(session)
+        if current is None:
+            raise SessionEnded("This session has ended, or the browser sent an old copy of it. Sign in again.")
+        yield CookieTurn(current, self, self._registry, self._events)
+
+    async def current(self, session: Session) -> Session | None:
         """Return the state to refresh from: the newest that this one led to, or itself when nothing newer is known.
 
         None when the session has ended, or when this state's refresh token was spent here and its minute is over:
@@ -212,10 +242,15 @@ class CookieBackend:
         """Tell whether the session has ended, as far as this process knows."""
         return self._registry.is_ended(session_id)
 
-    def end(self, session: Session) -> None:
-        """End a session: its cookies no longer open here, and nothing is written for it any more."""
-        self._registry.end(session, self._clock())
+    async def end(self, session: Session, *, replaced: bool = False) -> Session:
+        """End a session: its cookies no longer open here, and nothing is written for it any more.
+
+        Return its newest state, whose refresh token is the one to revoke; `replaced` is kept for `Turn.revocable`.
+        """
+        newest = self._registry.newest(session.id)
+        self._registry.end(session, self._clock(), replaced=replaced)
         self._opened.forget(session.id)
+        return session if newest is None or newest.version < session.version else newest
 
 
 def _has_newest(loaded: Loaded, newest: Session) -> bool:

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any, NamedTuple
 
 from logto_asgi.models import Session
 from logto_asgi.session.bounded import Bounded
@@ -22,8 +23,17 @@ _GRACE = 60
 _MAX_RECORDS = 4_096
 _MAX_ANCESTORS = 16
 _MAX_NOTES = 50_000
-"""Sessions of which only an end or a version is noted."""
+"""Sessions of which only an end, a version or who made it is noted."""
+_MARK = 8
+"""Bytes of a digest that tell one session's own tokens apart."""
 _NEVER = float("inf")
+
+
+class _End(NamedTuple):
+    at: float
+    """Seconds since 1970."""
+    replaced: bool
+    """Whether a new sign-in took the session's place."""
 
 
 @dataclass(slots=True)
@@ -59,8 +69,9 @@ class SessionRegistry:
         self._idle = idle_lifetime
         self._absolute = absolute_lifetime
         self._records: Bounded[str, _Record] = Bounded(_MAX_RECORDS)
-        self._ended: OrderedDict[str, float] = OrderedDict()
+        self._ended: OrderedDict[str, _End] = OrderedDict()
         self._versions: OrderedDict[str, int] = OrderedDict()
+        self._made: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -72,6 +83,15 @@ class SessionRegistry:
             known = self._versions.pop(session.id, 0)
             self._versions[session.id] = max(known, session.version)
             _shorten(self._versions)
+
+    def note_made(self, session: Session) -> None:
+        """Note a state whose refresh token this process has got by a sign-in."""
+        with self._lock:
+            self._remember_made(session)
+
+    def is_made_here(self, session: Session) -> bool:
+        """Tell whether this process got this state's refresh token from the issuer, as the last one of its session."""
+        return self._made.get(session.id) == _token(session)[:_MARK]
 
     def resolve(self, presented: Session, now: float) -> Session | None:
         """Return the state to go on from, or None when the session has ended."""
@@ -135,6 +155,8 @@ class SessionRegistry:
             elif session.version >= self._versions.get(session.id, 0):
                 record = _Record(session, self._end_of(session, now), [before])
                 self._records.put(session.id, record, now=now)
+            if spent:
+                self._remember_made(session)
             return True
 
     def newest(self, session_id: str) -> Session | None:
@@ -164,18 +186,31 @@ class SessionRegistry:
 
         Before that its cookie may just be giving way to that of a new sign-in, which a deletion would hit.
         """
-        return self._ended.get(session_id, now) + _GRACE <= now
+        end = self._ended.get(session_id)
+        return end is not None and end.at + _GRACE <= now
 
-    def end(self, session: Session, now: float) -> None:
+    def was_replaced(self, session_id: str) -> bool:
+        """Tell whether the session ended because a new sign-in took its place."""
+        end = self._ended.get(session_id)
+        return end is not None and end.replaced
+
+    def end(self, session: Session, now: float, *, replaced: bool = False) -> None:
         """Forget every state of the session, and remember until after its absolute end that it has ended."""
         with self._lock:
-            self._ended.setdefault(session.id, now)
+            known = self._ended.get(session.id, _End(now, replaced))
+            self._ended[session.id] = _End(known.at, known.replaced or replaced)
             self._records.drop(session.id)
             self._versions.pop(session.id, None)
+            self._made.pop(session.id, None)
             for oldest in list(islice(self._ended, 2)):
-                if self._ended[oldest] + self._absolute <= now:
+                if self._ended[oldest].at + self._absolute <= now:
                     del self._ended[oldest]
             _shorten(self._ended)
+
+    def _remember_made(self, session: Session) -> None:
+        self._made.pop(session.id, None)
+        self._made[session.id] = _token(session)[:_MARK]
+        _shorten(self._made)
 
     def _end_of(self, session: Session, now: float) -> float:
         """Return when the last cookie that leads to this state has expired."""
@@ -231,6 +266,6 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def _shorten(notes: OrderedDict[str, int] | OrderedDict[str, float]) -> None:
+def _shorten(notes: OrderedDict[str, Any]) -> None:
     while len(notes) > _MAX_NOTES:
         notes.popitem(last=False)

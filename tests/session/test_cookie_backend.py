@@ -436,14 +436,14 @@ def test_tokens_left_out_of_the_cookie_are_still_in_the_process(
     assert loaded.session is newest
 
 
-def test_too_large(backend: CookieBackend, browser: Any, make_session: Make) -> None:
+async def test_too_large(backend: CookieBackend, browser: Any, make_session: Make) -> None:
     """Claims that alone do not fit are refused at sign-in, in words that name both remedies and show no claim."""
     session = make_session(padding=8_000)
     with pytest.raises(SessionTooLarge, match=r"store=.*fewer scopes") as caught:
-        backend.start(session)
+        await backend.start(session)
     assert "ppp" not in caught.value.message
     with pytest.raises(SessionTooLarge):
-        backend.start(make_session(refresh_token="r" * 8_000))
+        await backend.start(make_session(refresh_token="r" * 8_000))
 
 
 def test_grown_too_large_later(
@@ -465,13 +465,13 @@ def test_grown_too_large_later(
     assert backend.load(browser.headers).session is newest
 
 
-def test_largest_at_start_is_written(backend: CookieBackend, make_browser: type, make_session: Make) -> None:
+async def test_largest_at_start_is_written(backend: CookieBackend, make_browser: type, make_session: Make) -> None:
     """What start accepts can be written, to the byte."""
     low, high = 0, 8_000
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            backend.start(make_session(padding=middle, id="x" * 43, refresh_token="r"))
+            await backend.start(make_session(padding=middle, id="x" * 43, refresh_token="r"))
             low = middle
         except SessionTooLarge:
             high = middle
@@ -541,7 +541,7 @@ def test_slow_response_across_a_refresh_elsewhere(
     assert backend.headers_to_send(slow, may_roll=True) == []
 
 
-def test_slow_response_across_a_sign_out(
+async def test_slow_response_across_a_sign_out(
     backend: CookieBackend, browser: Any, make_session: Make, sign_in: SignIn, clock: Any
 ) -> None:
     """A response that began before a sign-out writes nothing, rolling or refreshed."""
@@ -550,7 +550,7 @@ def test_slow_response_across_a_sign_out(
     clock.now += 600
     slow, leaving = backend.load(browser.headers), backend.load(browser.headers)
     newest = refresh(backend, session)
-    backend.end(newest)
+    await backend.end(newest)
     leaving.session, leaving.clear = None, True
     respond(backend, browser, leaving)
     assert backend.headers_to_send(slow, may_roll=True) == []
@@ -559,7 +559,7 @@ def test_slow_response_across_a_sign_out(
     assert backend.newest(session.id) is None
 
 
-def test_slow_response_across_a_sign_in_as_somebody_else(
+async def test_slow_response_across_a_sign_in_as_somebody_else(
     backend: CookieBackend, browser: Any, make_session: Make, sign_in: SignIn, clock: Any
 ) -> None:
     """A response that began as somebody else leaves the new session alone; so does one with the cookie from before."""
@@ -568,7 +568,7 @@ def test_slow_response_across_a_sign_in_as_somebody_else(
     clock.now += 600
     before = browser.headers
     slow = backend.load(before)
-    backend.end(old)
+    await backend.end(old)
     sign_in(backend, browser, new)
     assert backend.headers_to_send(slow, may_roll=True) == []
     on_the_way = backend.load(before)
@@ -577,7 +577,7 @@ def test_slow_response_across_a_sign_in_as_somebody_else(
     assert backend.load(browser.headers).session == replace(new, sealed_at=int(clock.now))
 
 
-def test_ended_is_anonymous_and_cleared(
+async def test_ended_is_anonymous_and_cleared(
     backend: CookieBackend, browser: Any, make_session: Make, sign_in: SignIn, clock: Any
 ) -> None:
     """After the end every cookie of the session is nobody; it is deleted once no sign-in can be replacing it."""
@@ -586,7 +586,7 @@ def test_ended_is_anonymous_and_cleared(
     assert len(backend._opened) == 0
     backend.load(browser.headers)
     assert len(backend._opened) == 1
-    backend.end(session)
+    await backend.end(session)
     assert len(backend._opened) == 0
     assert backend.is_ended(session.id)
     loaded = backend.load(browser.headers)
@@ -598,14 +598,14 @@ def test_ended_is_anonymous_and_cleared(
     assert browser.cookies == {}
 
 
-def test_sign_out_deletes_however_long_it_takes(
+async def test_sign_out_deletes_however_long_it_takes(
     backend: CookieBackend, browser: Any, make_session: Make, sign_in: SignIn, clock: Any
 ) -> None:
     """The sign-out's own response deletes all chunks, after a slow issuer too."""
     session = make_session(padding=4_000)
     sign_in(backend, browser, session)
     loaded = backend.load(browser.headers)
-    backend.end(session)
+    await backend.end(session)
     loaded.session, loaded.clear = None, True
     clock.now += 30
     assert names(respond(backend, browser, loaded)) == [NAME, f"{NAME}.1"]
@@ -650,27 +650,27 @@ def test_browser_that_fell_back(
     assert respond(backend, older, loaded)
 
 
-def test_state_to_refresh_from(
+async def test_state_to_refresh_from(
     backend: CookieBackend, browser: Any, make_session: Make, sign_in: SignIn, clock: Any
 ) -> None:
     """For a minute a spent state leads to the newest, then nowhere; an unknown state stands for itself."""
     session = make_session()
     sign_in(backend, browser, session)
-    assert backend.current(session) is session
+    assert await backend.current(session) is session
     newest = refresh(backend, session)
     respond(backend, browser, backend.load(browser.headers))
     backend.load(browser.headers)
     clock.now += 59
-    assert backend.current(session) is newest
+    assert await backend.current(session) is newest
     clock.now += 1
-    assert backend.current(session) is None
+    assert await backend.current(session) is None
     backend.load(browser.headers)
-    assert backend.current(session) is None
-    assert backend.current(newest) is newest
+    assert await backend.current(session) is None
+    assert await backend.current(newest) is newest
     elsewhere = replace(session, refresh_token="made elsewhere")
-    assert backend.current(elsewhere) is elsewhere
-    backend.end(newest)
-    assert backend.current(newest) is None
+    assert await backend.current(elsewhere) is elsewhere
+    await backend.end(newest)
+    assert await backend.current(newest) is None
 
 
 def test_access_token_without_rotation(

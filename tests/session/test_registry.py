@@ -192,6 +192,38 @@ def test_long_ended(registry: SessionRegistry, first: Session) -> None:
     assert not registry.is_long_ended("unknown", START)
 
 
+def test_replaced(registry: SessionRegistry, first: Session) -> None:
+    """That a sign-in replaced a session is remembered with its end, whichever of two ends said so."""
+    registry.end(first, START)
+    assert not registry.was_replaced(first.id)
+    registry.end(first, START + 50, replaced=True)
+    registry.end(first, START + 51)
+    assert registry.was_replaced(first.id)
+    assert registry.is_long_ended(first.id, START + 60)
+    assert not registry.was_replaced("unknown")
+
+
+def test_who_got_a_refresh_token(registry: SessionRegistry, first: Session) -> None:
+    """A state is ours by its refresh token: from a sign-in or rotation here, the last one, until the session ends."""
+    registry.note(first)
+    assert not registry.is_made_here(first)
+    registry.note_made(first)
+    assert registry.is_made_here(replace(first, version=9))
+    second = after(first)
+    assert not registry.is_made_here(second)
+    save(registry, first, second)
+    assert registry.is_made_here(second)
+    assert not registry.is_made_here(first)
+    registry.end(second, START)
+    assert not registry.is_made_here(second)
+
+
+def test_another_access_token_makes_no_refresh_token_ours(registry: SessionRegistry, first: Session) -> None:
+    """A refresh that did not rotate leaves the refresh token that another process has got as well."""
+    assert registry.save(replace(first, version=first.version + 1), spent=None, now=START)
+    assert not registry.is_made_here(first)
+
+
 def test_delivery(registry: SessionRegistry, first: Session) -> None:
     """A state counts as delivered since a browser first showed it, and its successor does not."""
     second = after(first)
@@ -206,7 +238,7 @@ def test_delivery(registry: SessionRegistry, first: Session) -> None:
 
 
 def test_bounded(registry: SessionRegistry, first: Session) -> None:
-    """States, ancestors, ends and versions are bounded in number."""
+    """States, ancestors, ends, versions and tokens of ours are bounded in number."""
     for number in range(5_000):
         session = replace(first, id=str(number))
         save(registry, session, after(session))
@@ -221,7 +253,8 @@ def test_bounded(registry: SessionRegistry, first: Session) -> None:
     for number in range(50_010):
         registry.end(replace(first, id=f"e{number}"), START)
         registry.note(replace(first, id=f"n{number}"))
-    assert len(registry._ended) == len(registry._versions) == 50_000
+        registry.note_made(replace(first, id=f"n{number}"))
+    assert len(registry._ended) == len(registry._versions) == len(registry._made) == 50_000
 
 
 def test_state_in_use_outlives_others(registry: SessionRegistry, first: Session) -> None:
