@@ -65,7 +65,7 @@ class RedisServer:
         self.password = password
         self.sentinel = sentinel
         self.port = free_port() if tcp or tls or sentinel else 0
-        self.settings: dict[str, Any] = {"save": "", "appendonly": "no", **settings}
+        self.settings: dict[str, Any] = {"save": '""', "appendonly": "no", **settings}
         self.process: subprocess.Popen[bytes] | None = None
         # Paths of sockets must be short, which those of a test's directory are not.
         self._short = Path(tempfile.mkdtemp(prefix="redis-"))
@@ -180,7 +180,7 @@ class RedisServer:
             settings |= {"tls-ca-cert-file": self.tls.ca, "tls-auth-clients": "no"}
         if self.password:
             settings["requirepass"] = self.password
-        lines = [f"{name} {str(value) or chr(34) * 2}" for name, value in settings.items()]
+        lines = [f"{name} {value}" for name, value in settings.items()]
         if self.sentinel:
             lines += [f"sentinel {value}" for value in self.settings.get("lines", ())]
         return "\n".join([*lines, ""])

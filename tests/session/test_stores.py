@@ -1,0 +1,181 @@
+"""Facts about the store in one process's memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from logto_asgi.session.stores import MemoryStore, SessionStore, StoredSession
+from logto_asgi.testing import Clock
+from logto_asgi.testing.store_contract import SessionStoreContract
+from logto_asgi.testing.store_kit import NOW, create, new_key, replace
+
+
+class TestMemoryStore(SessionStoreContract):
+    """MemoryStore keeps the contract of stores."""
+
+    clock: Clock
+
+    async def make_store(self) -> SessionStore:
+        self.clock = Clock()
+        return MemoryStore(clock=self.clock)
+
+    async def pass_time(self, seconds: float) -> None:
+        self.clock.move(seconds)
+
+
+async def test_the_least_recently_used_goes_first(caplog: pytest.LogCaptureFixture) -> None:
+    """Over max_sessions those go that nobody read or set for longest, and the log says so once."""
+    store = MemoryStore(max_sessions=3)
+    for key in "abc":
+        await create(store, key, key)
+    await store.get("a", now=NOW)
+    await replace(store, "b", "newer", 1)
+    for key in "de":
+        await create(store, key, key)
+    held = [key for key in "abcde" if await store.get(key, now=NOW)]
+    assert held == ["b", "d", "e"]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "RedisStore" in caplog.text
+
+
+async def test_reading_keeps_a_session_in() -> None:
+    """A session that is read between new ones outlives any number of them."""
+    store = MemoryStore(max_sessions=3)
+    await create(store, "read", "value")
+    for number in range(50):
+        await create(store, f"new {number}", "value")
+        assert await store.get("read", now=NOW)
+
+
+async def test_what_is_gone_leaves_nothing_behind() -> None:
+    """Sessions that were deleted, expired or made room are forgotten with their index and locks."""
+    clock = Clock()
+    store = MemoryStore(max_sessions=100, clock=clock)
+    for number in range(1_000):
+        await create(store, f"{number}", "value", idle=10, index=[f"sub:{number}"])
+        await store.lock(f"{number}", ttl=10)
+    clock.move(10)
+    for number in range(1_000):
+        await create(store, "last", f"{number}", now=NOW + 10)
+        await store.lock("last", ttl=10)
+    await store.delete("last", index=["sub:last"])
+    assert repr(store) == "<MemoryStore 0 of 100 sessions>"
+    assert (store._index, dict(store._round), list(store._locks)) == ({}, {}, ["last"])
+
+
+async def test_writes_sweep_behind_a_session_that_lives_long() -> None:
+    """What has expired goes although the least recently used session, before it, lives on."""
+    store = MemoryStore()
+    await create(store, "lives", "value")
+    for number in range(100):
+        await create(store, f"{number}", "value", idle=10)
+    for number in range(50):
+        await create(store, f"later {number}", "value", now=NOW + 10)
+    assert repr(store) == "<MemoryStore 51 of 100000 sessions>"
+
+
+async def test_a_deleted_session_leaves_every_name() -> None:
+    """Deleting without naming the index removes the key from it all the same."""
+    store = MemoryStore()
+    await create(store, "a", "value", index=["sub:1"])
+    await replace(store, "a", "newer", 1, index=["sid:1"])
+    await store.delete("a")
+    assert await store.find("sub:1") == await store.find("sid:1") == []
+
+
+def test_threads_replace_one_revision_once() -> None:
+    """Of many threads, each with an event loop, that replace one revision one succeeds, a hundred times over."""
+    store = MemoryStore()
+    asyncio.run(create(store, "key", "value 0"))
+    start = threading.Barrier(8)
+    won: list[int] = []
+
+    def run(name: int) -> None:
+        start.wait()
+        for revision in range(1, 101):
+            while True:
+                answer = asyncio.run(replace(store, "key", f"{name} {revision}", revision))
+                held = asyncio.run(store.get("key", now=NOW))
+                assert held is not None
+                if answer is not None:
+                    won.append(revision)
+                if held.revision > revision:
+                    break
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == list(range(1, 101))
+
+
+@pytest.fixture
+def no_signs(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without signs of several workers."""
+    for name in ("WEB_CONCURRENCY", "SERVER_SOFTWARE"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("no_signs")
+async def test_one_process_is_no_reason_to_warn() -> None:
+    """A single worker that nothing of Python's started is what the store is for."""
+    assert await MemoryStore().check() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "warns"),
+    [
+        ("WEB_CONCURRENCY", "4", True),
+        ("WEB_CONCURRENCY", "1", False),
+        ("WEB_CONCURRENCY", "auto", False),
+        ("SERVER_SOFTWARE", "gunicorn/23.0.0", True),
+        ("SERVER_SOFTWARE", "uvicorn", False),
+    ],
+)
+async def test_signs_of_several_workers(no_signs: pytest.MonkeyPatch, name: str, value: str, warns: bool) -> None:
+    """What servers put into the environment is noticed, and the warning names the sign and the remedy."""
+    no_signs.setenv(name, value)
+    warnings = await MemoryStore().check()
+    assert bool(warnings) is warns
+    assert all("RedisStore" in warning and ("gunicorn" in warning or value in warning) for warning in warnings)
+
+
+def test_a_child_process_warns() -> None:
+    """A worker that multiprocessing started, as uvicorn's are, may have siblings."""
+    script = """
+import asyncio, multiprocessing, os
+from logto_asgi.session.stores import MemoryStore
+os.environ.pop("WEB_CONCURRENCY", None)
+os.environ.pop("SERVER_SOFTWARE", None)
+def warn(queue): queue.put(asyncio.run(MemoryStore().check()))
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+context.Process(target=warn, args=(queue,)).start()
+print(queue.get())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert "several" in done.stdout
+    assert "RedisStore" in done.stdout
+
+
+def test_values_do_not_show() -> None:
+    """Neither what a store holds nor the store itself prints a value."""
+    held = StoredSession("sealed", 1, NOW)
+    assert "sealed" not in repr(held)
+    store = MemoryStore()
+    asyncio.run(create(store, new_key(), "sealed"))
+    assert "sealed" not in repr(store)
+
+
+def test_no_room_at_all_is_refused() -> None:
+    """A store for no session is a mistake."""
+    with pytest.raises(ValueError, match="max_sessions"):
+        MemoryStore(max_sessions=0)
