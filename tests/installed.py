@@ -10,7 +10,7 @@ import sys
 import logto_asgi
 
 NEEDS_PYTEST = "logto_asgi.testing.fixtures"
-NEEDS = {"logto_asgi.fastapi": "fastapi", "logto_asgi.session.redis": "redis"}
+NEEDS = {"logto_asgi.fastapi": "fastapi"}
 
 
 def import_modules(extra: str) -> None:
@@ -34,8 +34,23 @@ def check_refusal(module: str, needed: str) -> None:
         sys.exit(f"{module} was imported without the extra {needed}: is its dependency installed by something else?")
 
 
+def check_redis_store(extra: str) -> None:
+    """RedisStore can always be imported; only making one needs redis-py."""
+    from logto_asgi.session.redis import RedisStore
+
+    try:
+        RedisStore.from_url("redis://localhost")
+    except ImportError as error:
+        if extra == "redis" or "logto-asgi[redis]" not in str(error):
+            sys.exit(f"RedisStore must be usable with the extra redis, and name it otherwise; it says: {error}")
+    else:
+        if extra != "redis":
+            sys.exit("RedisStore was made without the extra redis: is redis-py installed by something else?")
+
+
 if __name__ == "__main__":
     import_modules(sys.argv[1])
+    check_redis_store(sys.argv[1])
     missing = [name for name in logto_asgi.__all__ if not hasattr(logto_asgi, name)]
     if missing or not logto_asgi.__all__:
         sys.exit(f"not importable from logto_asgi: {missing or 'anything'}")
