@@ -4,7 +4,7 @@ How a block is run (the convention for authors, also in CONTRIBUTING.md):
 
 - ```` ```python ```` blocks run, always. The `LOGTO_*` variables of an app are set; top-level `await` is allowed.
 - A block that leaves an ASGI `app` behind is started and asked for `GET /`: any answer below 500 will do.
-- A block with `def test_…` is run by pytest.
+- A block with `def test_…` or `class Test…` is run by pytest.
 - A block whose first line is `# name.py` is also saved under that name, and later blocks of the page can import it.
 - `<!-- test: with app -->` on the line above gives the block `config` and a FastAPI `app` with middleware and routes;
   `<!-- test: with user -->` a signed-in `user` besides; `<!-- test: raises SomeError -->` expects that error.
@@ -29,6 +29,7 @@ from httpx import ASGITransport, AsyncClient
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from logto_asgi.events import EVENTS
 from logto_asgi.testing import signed_in
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,7 +113,7 @@ def test_the_python_block_runs(block: Block, folder: Path) -> None:
     for other in PYTHON:
         if other.page == block.page and other.line < block.line and other.file_name:
             (folder / other.file_name).write_text(other.code, "utf-8")
-    if re.search(r"^(async )?def test_", block.code, re.MULTILINE):
+    if re.search(r"^((async )?def test_|class Test)", block.code, re.MULTILINE):
         run_as_tests(block, folder)
     elif block.mark.startswith("raises "):
         expect_error(block, block.mark.removeprefix("raises "))
@@ -214,6 +215,13 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"):
         targets = re.findall(r"(?<!!)\[[^\]]+\]\((?!https?:|mailto:|#)([^)#\s]+)", page.read_text("utf-8"))
         assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_sessions_page_lists_the_events() -> None:
+    """The table of docs/sessions.md is `logto_asgi.events.EVENTS`."""
+    page = (ROOT / "docs" / "sessions.md").read_text("utf-8")
+    listed = dict(re.findall(r"^\| `(\w+\.\w+)` \| (.+) \|$", page, re.MULTILINE))
+    assert listed == dict(EVENTS)
 
 
 def test_the_configuration_page_says_what_the_code_says() -> None:
