@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.util
+import os
+import re
 import secrets
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from redis_server import need_redis
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient, WebSocketDenialResponse
@@ -71,7 +80,9 @@ def reach_in_process(app: Starlette, provider: DevelopmentProvider) -> LogtoConf
 def test_every_example_has_a_test() -> None:
     """A new file in examples/ needs a test here that signs in to it."""
     tested = Path(__file__).read_text("utf-8")
-    assert [path.name for path in EXAMPLES.glob("*.py") if f'load("{path.stem}")' not in tested] == []
+    ways = 'load("{0}")', 'started("{0}.py")'
+    names = [path.stem for path in EXAMPLES.glob("*.py")]
+    assert [name for name in names if not any(way.format(name) in tested for way in ways)] == []
 
 
 async def test_quickstart(load: Any) -> None:
@@ -196,3 +207,70 @@ async def test_the_demo_works_without_an_api(load: Any) -> None:
     page = await visitor.sign_in("alice", path="/token")
     assert "the issuer&#x27;s userinfo" in page.text or "the issuer's userinfo" in page.text
     assert "Expires" not in page.text
+
+
+@contextlib.contextmanager
+def started(name: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start an example that is a command, on free ports, and return the process and the address that it prints."""
+    command = [sys.executable, str(EXAMPLES / name), "--port", "0", "--provider-port", "0"]
+    environment = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        printed = ""
+        while "Ctrl-C" not in printed:
+            line = process.stdout.readline()
+            assert line, process.communicate()[1]
+            printed += line
+        found = re.search(r"Open +(http://localhost:\d+)", printed)
+        assert found
+        yield process, found[1]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+
+
+async def ask_twenty_times(address: str, cookies: httpx.Cookies) -> list[dict[str, Any]]:
+    """Let the token be forgotten, then ask for it at once by connections of their own, as a page would."""
+    async with httpx.AsyncClient(trust_env=False, timeout=60, cookies=cookies) as browser:
+        assert (await browser.post(f"{address}/forget")).status_code == 200
+        answers = await asyncio.gather(*(browser.get(f"{address}/token") for _ in range(20)))
+        return [answer.json() for answer in answers]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent by a signal")
+async def test_redis_workers() -> None:
+    """Four workers share a session in Redis: twenty requests without a token cause one refresh. Ctrl-C ends it all."""
+    need_redis()
+    with started("redis_workers.py") as (process, address):
+        async with httpx.AsyncClient(trust_env=False, timeout=60, follow_redirects=True) as browser:
+            page = await browser.get(f"{address}/logto/sign-in", headers={"Accept": "text/html"})
+            action = re.search(r'<form method="post" action="([^"]+)"', page.text)
+            assert action
+            page = await browser.post(page.url.join(unescape(action[1])), data={"sub": "alice"})
+            assert (str(page.url), "One refresh for four workers" in page.text) == (f"{address}/", True)
+            seen = {(await browser.get(f"{address}/token")).json()["token"]}
+        workers: set[int] = set()
+        for _ in range(50):  # one round is enough where its connections reach two workers, which the system decides
+            answers = await ask_twenty_times(address, browser.cookies)
+            (token,) = {answer["token"] for answer in answers}
+            assert token not in seen
+            seen.add(token)
+            workers |= {answer["worker"] for answer in answers}
+            if len(workers) > 1:
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+        assert (process.returncode, out.strip(), "Traceback" in err) == (0, "Stopped.", False)
+    assert len(workers) > 1
+
+
+def test_redis_workers_says_how_to_get_redis() -> None:
+    """Without Redis on this machine there is one sentence with the ways to get it."""
+    command = [sys.executable, str(EXAMPLES / "redis_workers.py"), "--port", "0", "--provider-port", "0"]
+    environment = {name: value for name, value in os.environ.items() if name != "REDIS_URL"} | {"PATH": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"This needs Redis 7 or Valkey: install it \(.+\), or start one with docker .+\n", done.stderr)
