@@ -26,8 +26,11 @@ from logto_asgi.errors import (
     SignInError,
     SignInRefused,
     SignInRequired,
+    StoreFull,
+    StoreUnavailable,
     VerificationError,
 )
+from logto_asgi.events import Event
 from logto_asgi.middleware import LogtoMiddleware, RequireAuthMiddleware
 from logto_asgi.models import (
     FirstScreen,
@@ -44,6 +47,8 @@ from logto_asgi.models import (
 )
 from logto_asgi.routes import auth_routes
 from logto_asgi.runtime import Logto
+from logto_asgi.session.redis import RedisStore
+from logto_asgi.session.stores import MemoryStore, SessionStore, StoredSession, Touch
 from logto_asgi.user import LogtoUser, PublicUser
 
 __all__ = [
@@ -53,6 +58,7 @@ __all__ = [
     "ConfigurationError",
     "ConfigurationProblem",
     "CrossSiteRequest",
+    "Event",
     "FirstScreen",
     "HTTPError",
     "IdTokenClaims",
@@ -67,13 +73,16 @@ __all__ = [
     "LogtoError",
     "LogtoMiddleware",
     "LogtoUser",
+    "MemoryStore",
     "Prompt",
     "PublicUser",
+    "RedisStore",
     "RefreshTokenMissing",
     "RequireAuthMiddleware",
     "ReservedResource",
     "ReservedScope",
     "SessionEnded",
+    "SessionStore",
     "SessionTooLarge",
     "SetupError",
     "SignInCancelled",
@@ -81,6 +90,10 @@ __all__ = [
     "SignInOptions",
     "SignInRefused",
     "SignInRequired",
+    "StoreFull",
+    "StoreUnavailable",
+    "StoredSession",
+    "Touch",
     "UserInfo",
     "UserScope",
     "VerificationError",

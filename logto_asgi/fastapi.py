@@ -20,11 +20,12 @@ from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
 from logto_asgi.errors import SetupError
-from logto_asgi.guards import admit, visitor
+from logto_asgi.guards import admit, recheck, visitor
 from logto_asgi.models import UserInfo
 from logto_asgi.responses import install
 from logto_asgi.routes import auth_routes
 from logto_asgi.user import LogtoUser
+from logto_asgi.visit import Visit
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
@@ -78,7 +79,7 @@ def auth_router(config: "LogtoConfig") -> APIRouter:
 
 async def current_user(connection: HTTPConnection) -> LogtoUser:
     """Dependency: the visitor, anonymous or signed in. Raises `SetupError` where the middleware is missing."""
-    return visitor(connection.scope)
+    return visitor(connection.scope)[0]
 
 
 class _Guard(SecurityBase, Generic[T]):
@@ -89,9 +90,17 @@ class _Guard(SecurityBase, Generic[T]):
     )
     scheme_name = "LogtoSession"
 
-    def __init__(self, read: Callable[[LogtoUser], Coroutine[Any, Any, T]] | None, redirect: bool | None) -> None:
+    def __init__(
+        self,
+        read: Callable[[LogtoUser], Coroutine[Any, Any, T]] | None,
+        redirect: bool | None,
+        claims_max_age: int | None = None,
+    ) -> None:
+        if claims_max_age is not None and claims_max_age < 1:
+            raise SetupError("claims_max_age is a number of seconds, at least 1; user.refresh() asks the issuer now.")
         self._read = read
         self._redirect = redirect
+        self._claims_max_age = claims_max_age
 
     def enter(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Coroutine[Any, Any, T]:
         """Refuse an anonymous visitor at once, before there is a coroutine that somebody could forget to await."""
@@ -100,10 +109,13 @@ class _Guard(SecurityBase, Generic[T]):
             raise SetupError(
                 "Scopes belong to an API resource, and a session has none: leave out Security(…, scopes=[…]) here."
             )
-        return self._answer(admit(connection.scope, redirect=self._redirect))
+        return self._answer(*admit(connection.scope, redirect=self._redirect))
 
-    async def _answer(self, user: LogtoUser) -> T:
-        return user if self._read is None else await self._read(user)  # type: ignore[return-value]
+    async def _answer(self, user: LogtoUser, visit: Visit) -> T:
+        # A token that is refreshed brings new claims along: these are looked at afterwards.
+        answer = user if self._read is None else await self._read(user)
+        await recheck(visit, self._claims_max_age)
+        return answer  # type: ignore[return-value]
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> T:
         return await self.enter(connection, security_scopes)
@@ -157,29 +169,31 @@ class _Configurable(_Entrance[T]):
     @overload
     def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Coroutine[Any, Any, T]: ...
     @overload
-    def __call__(self, *, redirect: bool | None = None) -> _Entrance[T]: ...
+    def __call__(self, *, redirect: bool | None = None, claims_max_age: int | None = None) -> _Entrance[T]: ...
     def __call__(
         self,
         connection: HTTPConnection | None = None,
         security_scopes: SecurityScopes | None = None,
         *,
         redirect: bool | None = None,
+        claims_max_age: int | None = None,
     ) -> Coroutine[Any, Any, T] | _Entrance[T]:
         if (connection is None) is not (security_scopes is None):
             raise TypeError(f"FastAPI calls {self.__name__}: write Depends({self.__name__}), and options by name.")
         if connection is None or security_scopes is None:
-            return self if redirect is None else self._make(redirect=redirect)
+            bare = redirect is None and claims_max_age is None
+            return self if bare else self._make(redirect=redirect, claims_max_age=claims_max_age)
         return self.__wrapped__.enter(connection, security_scopes)
 
 
 @cache
-def _require_auth(redirect: bool | None = None) -> _Entrance[LogtoUser]:
-    return _Entrance(_Guard[LogtoUser](None, redirect), "require_auth", None)
+def _require_auth(redirect: bool | None = None, claims_max_age: int | None = None) -> _Entrance[LogtoUser]:
+    return _Entrance(_Guard[LogtoUser](None, redirect, claims_max_age), "require_auth", None)
 
 
 @cache
-def _user_info(redirect: bool | None = None) -> _Entrance[UserInfo]:
-    return _Entrance(_Guard(LogtoUser.fetch_user_info, redirect), "user_info", None)
+def _user_info(redirect: bool | None = None, claims_max_age: int | None = None) -> _Entrance[UserInfo]:
+    return _Entrance(_Guard(LogtoUser.fetch_user_info, redirect, claims_max_age), "user_info", None)
 
 
 require_auth: _Configurable[LogtoUser] = _Configurable(
@@ -189,7 +203,9 @@ require_auth: _Configurable[LogtoUser] = _Configurable(
 
     An anonymous browser goes to sign-in and comes back, a program gets 401; `redirect=True` sends every GET to
     sign-in, `redirect=False` none. A request that would change something and came by cookie from another site gets
-    403. The same arguments give the same object, so `app.dependency_overrides` finds it.
+    403. Claims older than the configuration's `claims_max_age` are refreshed first, where that can be done;
+    `claims_max_age=60` (seconds) on the guard itself insists. The same arguments give the same object, so
+    `app.dependency_overrides` finds it.
     """,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import OrderedDict
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from logto_asgi.errors import AttemptNotFound, IssuerError, IssuerUnavailable, LogtoError
+from logto_asgi.errors import AttemptNotFound, IssuerError, IssuerUnavailable, LogtoError, SignInError, StoreUnavailable
 from logto_asgi.models import PendingSignIn, Session, SignInOptions
 from logto_asgi.oidc.protocol import (
     build_authorization_url,
@@ -24,8 +25,9 @@ from logto_asgi.oidc.protocol import (
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
+    from logto_asgi.events import Events
     from logto_asgi.oidc.client import OidcClient
-    from logto_asgi.session.backends import CookieBackend
+    from logto_asgi.session.backend import SessionBackend
     from logto_asgi.tokens import AccessTokens
 
 __all__ = ["Flows", "SignedOut"]
@@ -37,6 +39,9 @@ _CLAIMS_KEPT = 10_000
 
 _OUTCOME_SHARED = 60
 """Seconds for which a second call-back of the same state gets the first one's outcome: a reload, a lost answer."""
+
+_AT_ONCE = 10
+"""Sessions of one user that are ended at the same time."""
 
 _SIGN_OUT_BUDGET = 3.0
 """Seconds that a sign-out may spend on calls to the issuer, in all."""
@@ -57,13 +62,15 @@ class Flows:
     def __init__(
         self,
         config: LogtoConfig,
-        sessions: CookieBackend,
+        sessions: SessionBackend,
         tokens: AccessTokens,
         client: Callable[[], OidcClient],
         clock: Callable[[], float],
+        events: Events,
     ) -> None:
         self._config = config
         self._sessions = sessions
+        self._events = events
         self._tokens = tokens
         self._client = client
         self._clock = clock
@@ -93,7 +100,7 @@ class Flows:
         """Turn a call-back into a new session (RFC 6749 §4.1.2, OpenID Connect Core §3.1.3).
 
         A state is spent once: whoever comes second with the same one gets the first one's outcome.
-        Raises `SignInError`, `VerificationError`, `IssuerError` or `SessionTooLarge`.
+        Raises `SignInError`, `VerificationError`, `IssuerError`, `SessionTooLarge` or `StoreUnavailable`.
         """
         mine = self._claim(pending.state)
         if mine is None:
@@ -115,7 +122,7 @@ class Flows:
                 session = _session_of(await asyncio.shield(asyncio.wrap_future(outcome)))
         except TimeoutError:
             raise IssuerUnavailable("The sign-in took too long. Try again.") from None
-        if self._sessions.is_ended(session.id):
+        if await self._sessions.current(session) is None:
             raise AttemptNotFound("This sign-in was finished before, and its session has ended. Start again.")
         return session
 
@@ -146,7 +153,10 @@ class Flows:
     ) -> None:
         """Exchange and settle the outcome, whatever becomes of the request that waits for it."""
         try:
-            outcome.set_result(await self._exchange(query, pending))
+            outcome.set_result(await self._spend(query, pending))
+        except StoreUnavailable as error:
+            self._claimed.pop(pending.state, None)  # Nothing was spent: the same call-back may come again.
+            outcome.set_result(_bare(error))
         except LogtoError as error:
             outcome.set_result(_bare(error))
         except BaseException:
@@ -154,10 +164,22 @@ class Flows:
             outcome.set_result(IssuerUnavailable("The sign-in was interrupted. Try again."))
             raise
 
-    async def _exchange(self, query: Sequence[tuple[str, str]], pending: PendingSignIn) -> Session:
+    async def _spend(self, query: Sequence[tuple[str, str]], pending: PendingSignIn) -> Session:
+        """Exchange the code, unless another process does: its session is the outcome then."""
         client = self._client()
         code = parse_callback(query, config=self._config, metadata=await client.metadata(), pending=pending)
-        tokens, claims = await client.exchange_code(pending, code)
+        if not await self._sessions.claim_state(pending.state):
+            return await self._sessions.outcome_of_state(pending.state)
+        session = None
+        try:
+            session = await self._exchange(code, pending)
+        finally:
+            with contextlib.suppress(StoreUnavailable):
+                await self._sessions.settle_state(pending.state, session)
+        return session
+
+    async def _exchange(self, code: str, pending: PendingSignIn) -> Session:
+        tokens, claims = await self._client().exchange_code(pending, code)
         first = self._tokens.first_token(tokens)
         now = int(self._clock())
         session = Session(
@@ -170,11 +192,22 @@ class Flows:
             refresh_token=tokens.refresh_token,
             id_token=None if self._config.is_logto else tokens.id_token,
             access_tokens=MappingProxyType({first.key: first}),
+            checked_at=now,
         )
-        self._sessions.start(session)
+        await self._start(session)
         if tokens.refresh_token is None and "offline_access" in self._config.scopes:
             logger.info("signed in without a refresh token: the issuer gave none for offline_access")
         return session
+
+    async def _start(self, session: Session) -> None:
+        """Take up a session. The code is spent by now, so a store that is away means another sign-in."""
+        try:
+            await self._sessions.start(session)
+        except StoreUnavailable as error:
+            if session.refresh_token:
+                await self._revoke(session.refresh_token)
+            raise SignInError("Your session could not be kept. Please sign in again.") from error
+        self._events.note("session.started")
 
     async def replace(self, old: Session, new: Session) -> None:
         """End the session that a sign-in replaced; revoke its refresh token where that cannot touch the new session.
@@ -183,19 +216,24 @@ class Flows:
         """
         if old.id == new.id:
             return
-        newest = self._sessions.newest(old.id) or old  # Another tab may have refreshed it during the sign-in.
-        self._sessions.end(old)
+        try:
+            newest = await self._sessions.end(old, replaced=True)  # Another tab may have refreshed it meanwhile.
+        except StoreUnavailable:
+            logger.warning("the session that a sign-in replaced could not be deleted: the store is away")
+            return
+        self._events.note("session.ended", reason="replaced")
         if newest.refresh_token and (old.claims.iss, old.claims.sub) != (new.claims.iss, new.claims.sub):
             await self._revoke(newest.refresh_token)
 
     async def sign_out(self, session: Session | None) -> SignedOut:
         """End the session here, revoke its refresh token, and say where the browser goes to end it at the issuer.
 
-        Takes at most 3 seconds for the issuer; what fails there never keeps the session alive here.
+        Takes at most 3 seconds for the issuer; what fails there never keeps the session alive here. Raises
+        `StoreUnavailable`, and then nothing has changed.
         """
-        newest = session and (self._sessions.newest(session.id) or session)
+        newest = None if session is None else await self._sessions.end(session)
         if newest is not None:
-            self._sessions.end(newest)
+            self._events.note("session.ended", reason="sign_out")
         try:
             async with asyncio.timeout(_SIGN_OUT_BUDGET):
                 if newest is not None and newest.refresh_token:
@@ -205,6 +243,20 @@ class Flows:
         except (IssuerError, TimeoutError) as error:
             logger.warning("signed out here, but the issuer could not be asked: %s", getattr(error, "code", "time-out"))
             return self._without_discovery(newest)
+
+    async def end_all(self, sessions: Sequence[Session]) -> int:
+        """End sessions and revoke their refresh tokens, a few at a time. Return how many were ended."""
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def end(session: Session) -> None:
+            async with gate:
+                newest = await self._sessions.end(session)
+                self._events.note("session.ended", reason="end_sessions")
+                if newest.refresh_token:
+                    await self._revoke(newest.refresh_token)
+
+        await asyncio.gather(*(end(session) for session in sessions))
+        return len(sessions)
 
     def _without_discovery(self, session: Session | None) -> SignedOut:
         metadata = self._client().cached_metadata()

@@ -11,45 +11,60 @@ from starlette.routing import NoMatchFound
 from logto_asgi.errors import CrossSiteRequest, SetupError, SignInRequired
 from logto_asgi.origins import SAFE_METHODS, is_bearer, is_same_origin_request
 from logto_asgi.responses import install
-from logto_asgi.user import SCOPE_KEY, LogtoUser
+from logto_asgi.user import SCOPE_KEY, LogtoUser, visit_of
+from logto_asgi.visit import Visit
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
 
-__all__ = ["admit", "challenge", "misplaced_routes", "same_app", "visitor"]
+__all__ = ["admit", "challenge", "misplaced_routes", "recheck", "same_app", "visitor"]
 
 _apps_with_routes: WeakSet[Any] = WeakSet()
 
 
-def visitor(scope: Any) -> LogtoUser:
-    """Return the user that the middleware put there. Raises `SetupError` where the middleware is missing."""
-    user = scope.get(SCOPE_KEY)
-    if user is None:
+def visitor(scope: Any) -> tuple[LogtoUser, Visit]:
+    """Return the user that the middleware put there, and its visit. Raises `SetupError` without the middleware."""
+    visit = visit_of(scope)
+    if visit is None:
         install(scope)
         raise SetupError(
             "LogtoMiddleware is missing around this app. Add the line: "
             "app.add_middleware(LogtoMiddleware, config=config)"
         )
-    return user  # type: ignore[no-any-return]
+    return scope[SCOPE_KEY], visit
 
 
-def admit(scope: Any, *, redirect: bool | None = None) -> LogtoUser:
+def admit(scope: Any, *, redirect: bool | None = None) -> tuple[LogtoUser, Visit]:
     """Let a signed-in visitor pass.
 
-    Raises `SignInRequired` for an anonymous one, and `CrossSiteRequest` where a request that may change something
-    came by cookie from another site.
+    Raises `SignInRequired` for an anonymous one, `CrossSiteRequest` where a request that may change something came by
+    cookie from another site, and `StoreUnavailable`.
     """
-    user = visitor(scope)
-    if not user.is_authenticated:
+    user, visit = visitor(scope)
+    if visit.ask() is None:
         install(scope)
         if redirect is not False:
-            _check_routes(user)
+            _check_routes(visit)
         raise SignInRequired(
-            "Sign in to see this.", redirect=redirect, headers={"WWW-Authenticate": challenge(scope, user)}
+            "Sign in to see this.", redirect=redirect, headers={"WWW-Authenticate": challenge(scope, visit)}
         )
     if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
-        _check_origin(scope, user)
-    return user
+        _check_origin(scope, visit)
+    return user, visit
+
+
+async def recheck(visit: Visit, max_age: int | None) -> None:
+    """Refresh the claims of a visitor who passed, when they are older than `max_age` seconds allows.
+
+    None takes the configuration's `claims_max_age`, and older claims where they cannot be had newer for now. A guard's
+    own `max_age` is strict: it raises `IssuerUnavailable`, `RefreshTokenMissing` and so on. `SessionEnded` in any case.
+    """
+    session, tokens = visit.session, visit.runtime.tokens
+    limit = visit.config.claims_max_age if max_age is None else max_age
+    if session is None or not tokens.is_stale(session, limit):
+        return
+    visit.prepare_errors()
+    visit.advance(await tokens.checked(visit.newest(session), limit, strict=max_age is not None))
 
 
 def same_app(one: LogtoConfig, other: LogtoConfig) -> bool:
@@ -59,11 +74,11 @@ def same_app(one: LogtoConfig, other: LogtoConfig) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in ("issuer", "app_id", "base_url", "auth_path"))
 
 
-def challenge(scope: Mapping[str, Any], user: LogtoUser) -> str:
+def challenge(scope: Mapping[str, Any], visit: Visit) -> str:
     """Return the challenge of a 401 (RFC 9110 §11.6.1): what a refused bearer token or a missing session needs."""
     if any(name == b"authorization" and is_bearer(value) for name, value in scope["headers"]):
         return 'Bearer error="invalid_token", error_description="This endpoint takes no bearer token."'
-    return f'Cookie realm="{user._runtime.config.auth_url("sign-in")}"'
+    return f'Cookie realm="{visit.config.auth_url("sign-in")}"'
 
 
 def misplaced_routes(path: str, config: LogtoConfig) -> SetupError:
@@ -76,9 +91,9 @@ def misplaced_routes(path: str, config: LogtoConfig) -> SetupError:
     )
 
 
-def _check_routes(user: LogtoUser) -> None:
+def _check_routes(visit: Visit) -> None:
     """Explain a missing or misplaced auth router before somebody is sent to a page that does not exist."""
-    app = user._app
+    app = visit.app
     if app is None or app in _apps_with_routes or not hasattr(app, "url_path_for"):
         return
     try:
@@ -89,15 +104,15 @@ def _check_routes(user: LogtoUser) -> None:
             "or routes=[*auth_routes(config), …] in Starlette."
         ) from None
     # A proxy may strip the base path, or the app may have it in front of its own routes.
-    config = user._runtime.config
+    config = visit.config
     expected = f"{config.auth_path}/sign-in"
     if path not in (expected, config.base_path + expected):
         raise misplaced_routes(path, config)
     _apps_with_routes.add(app)
 
 
-def _check_origin(scope: Any, user: LogtoUser) -> None:
-    if is_same_origin_request(scope["headers"], user._runtime.config):
+def _check_origin(scope: Any, visit: Visit) -> None:
+    if is_same_origin_request(scope["headers"], visit.config):
         return
     install(scope)
     raise CrossSiteRequest(

@@ -15,14 +15,16 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from logto_asgi.errors import ConfigurationError, ConfigurationProblem, HTTPError, IssuerError
-from logto_asgi.guards import admit, same_app
+from logto_asgi.errors import ConfigurationError, ConfigurationProblem, HTTPError, IssuerError, StoreUnavailable
+from logto_asgi.guards import admit, recheck, same_app
 from logto_asgi.responses import answer, install
 from logto_asgi.runtime import Logto
-from logto_asgi.user import SCOPE_KEY, Credentials, LogtoUser
+from logto_asgi.user import SCOPE_KEY, Credentials, LogtoUser, visit_of
+from logto_asgi.visit import Visit
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
+    from logto_asgi.session.stores import SessionStore
 
 __all__ = ["LogtoMiddleware", "RequireAuthMiddleware"]
 
@@ -33,59 +35,76 @@ _NOT_FOR_SHARED_CACHES = frozenset({b"expires", b"x-accel-expires", b"surrogate-
 vendor go before the plain one (RFC 9213 §2.2)."""
 
 
+_ONE_OF_TWO = ConfigurationProblem(
+    "LogtoMiddleware",
+    "needs exactly one of config= and logto=, and store= goes with config=.",
+    "Write app.add_middleware(LogtoMiddleware, config=config), or Logto(config, store=store) for logto=.",
+)
+
+
 class LogtoMiddleware:
     """Put a `LogtoUser` on every HTTP request and WebSocket: `request.state.user`.
 
-    Also Starlette's `request.user` and `request.auth`, where no other middleware has set them. Pass `config=`, or a
-    `Logto` of your own as `logto=`. Reading the cookie waits until somebody asks for the user. Never raises:
-    whatever a cookie holds, the visitor is anonymous at worst.
+    Also Starlette's `request.user` and `request.auth`, where no other middleware has set them. Pass `config=`, with
+    `store=` where sessions are to live on the server, or a `Logto` of your own as `logto=`. A cookie is looked at when
+    somebody asks for the user; a session in a store is read before the app runs. Never raises: whatever a cookie
+    holds, the visitor is anonymous at worst, and a store that is away is raised by asking for the user.
     """
 
-    def __init__(self, app: ASGIApp, *, config: LogtoConfig | None = None, logto: Logto | None = None) -> None:
-        if (config is None) == (logto is None):
-            raise ConfigurationError(
-                [
-                    ConfigurationProblem(
-                        "LogtoMiddleware",
-                        "needs exactly one of config= and logto=.",
-                        "Write app.add_middleware(LogtoMiddleware, config=config).",
-                    )
-                ]
-            )
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        config: LogtoConfig | None = None,
+        store: SessionStore | None = None,
+        logto: Logto | None = None,
+    ) -> None:
+        if (config is None) == (logto is None) or (logto is not None and store is not None):
+            raise ConfigurationError([_ONE_OF_TWO])
         self.app = app
-        self.logto = logto if logto is not None else Logto(config)  # type: ignore[arg-type]
+        self.logto = logto if logto is not None else Logto(config, store=store)  # type: ignore[arg-type]
         config = self.logto.config
         self._prefetches = config.fetch_user_info or config.get_access_token or config.get_organization_token
+        self._revalidate_every = config.revalidate_every
+        self._looks_ahead = self._prefetches or self.logto.sessions.remote or self._revalidate_every is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection (ASGI 3)."""
         kind = scope["type"]
         if kind == "http" or kind == "websocket":
-            outer = scope.get(SCOPE_KEY)
-            if outer is not None and same_app(outer._runtime.config, self.logto.config):
+            outer = visit_of(scope)
+            if outer is not None and same_app(outer.config, self.logto.config):
                 await self.app(scope, receive, send)
                 return
-            user = LogtoUser(self.logto, scope, install)
+            visit = Visit(self.logto, scope, install)
+            user = LogtoUser(visit)
             _place(scope, user)
             try:
-                if self._prefetches:
-                    await user._prefetch()
+                if self._looks_ahead:
+                    await self._look_ahead(visit, user)
                 if kind == "http":
-                    await self.app(scope, receive, _sending_session(user, send))
+                    await self.app(scope, receive, _sending_session(visit, send))
                 else:
-                    await _Conversation(user, send).run(self.app, scope, receive)
+                    await _Conversation(visit, send).run(self.app, scope, receive)
             finally:
-                user._leave()
+                visit.leave()
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
+    async def _look_ahead(self, visit: Visit, user: LogtoUser) -> None:
+        await visit.open()
+        if self._revalidate_every is not None:
+            await visit.revalidate(self._revalidate_every)
+        if self._prefetches and visit.failure is None:
+            await user.prefetch()
+
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = scope.get("app")
         if app is not None and hasattr(app, "state"):
             app.state.logto = self.logto
-        if self.logto.config.verify_on_startup and not await self._verified(receive, send):
+        if not await self._checked(receive, send):
             return
 
         async def send_then_close(message: Message) -> None:
@@ -95,12 +114,15 @@ class LogtoMiddleware:
 
         await self.app(scope, receive, send_then_close)
 
-    async def _verified(self, receive: Receive, send: Send) -> bool:
+    async def _checked(self, receive: Receive, send: Send) -> bool:
+        """Look whether everything is there. What is not ends the start only if the configuration wants that."""
         try:
-            await self.logto.verify()
-        except IssuerError as error:
+            await self.logto.check()
+        except (IssuerError, StoreUnavailable, ConfigurationError) as error:
             await receive()
-            message = f"logto-asgi could not verify {self.logto.config.issuer}: {error.message}"
+            message = f"logto-asgi could not start with {self.logto.config.issuer}: {error.message}"
+            if isinstance(error, IssuerError):
+                message = f"logto-asgi could not verify {self.logto.config.issuer}: {error.message}"
             await send({"type": "lifespan.startup.failed", "message": message})
             return False
         return True
@@ -118,32 +140,32 @@ def _place(scope: Scope, user: LogtoUser) -> None:
         scope["auth"] = Credentials(user)
 
 
-def _sending_session(user: LogtoUser, send: Send) -> Send:
+def _sending_session(visit: Visit, send: Send) -> Send:
     def send_with_session(message: Message) -> Awaitable[None]:
         # No coroutine of its own: every message of every response passes here.
         if message["type"] == "http.response.start":
-            if user._loaded is not None:
-                write_session(user, message)
+            if visit.asked:
+                write_session(visit, message)
             else:
-                user._headers_gone = True
+                visit.headers_gone = True
         return send(message)
 
     return send_with_session
 
 
-def write_session(user: LogtoUser, message: Message) -> None:
+def write_session(visit: Visit, message: Message) -> None:
     """Add to a message that starts a response what the browser must be told, if anything.
 
     A response that read the user varies by cookie. One that carries a cookie of ours is for no shared cache; a write
     that would only roll the session is left to a later response where this one may be cached.
     """
-    loaded = user._loaded
-    if loaded is None:
+    loaded = visit.loaded
+    if loaded is None or not visit.asked:
         return
     headers = list(message.get("headers", ()))
     if loaded.session is not None or loaded.clear:
         may_roll = message.get("status") != 304 and not _publicly_cacheable(headers)
-        cookies = user._runtime.sessions.headers_to_send(loaded, may_roll=may_roll)
+        cookies = visit.runtime.sessions.headers_to_send(loaded, may_roll=may_roll)
         if cookies:
             headers = [pair for pair in headers if not _is_for_caches(pair[0].lower())]
             headers.append((b"cache-control", b"private, no-store"))
@@ -179,8 +201,8 @@ def _publicly_cacheable(headers: list[tuple[bytes, bytes]]) -> bool:
 class _Conversation:
     """One WebSocket: writes the session with the handshake's answer, and ends with the session's absolute lifetime."""
 
-    def __init__(self, user: LogtoUser, send: Send) -> None:
-        self._user = user
+    def __init__(self, visit: Visit, send: Send) -> None:
+        self._visit = visit
         self._send = send
         self._accepted = False
         self._closed = False
@@ -204,14 +226,14 @@ class _Conversation:
             # Starlette takes an OSError for a peer that went away, and raises WebSocketDisconnect.
             raise OSError("the session has ended and the WebSocket with it")
         if message["type"] in ("websocket.accept", "websocket.http.response.start"):
-            write_session(self._user, message)
+            write_session(self._visit, message)
         await self._send(message)
         self._accepted = self._accepted or message["type"] == "websocket.accept"
         self._end_with_session()
 
     def _end_with_session(self) -> None:
         """Set the end once there is a user: an app may ask who it is before it accepts, or at any time after."""
-        session, runtime = self._user._session, self._user._runtime
+        session, runtime = self._visit.session if self._visit.asked else None, self._visit.runtime
         if session is None or not self._accepted or self._timer is not None:
             return
         remaining = session.created_at + runtime.config.absolute_lifetime - runtime.clock()
@@ -230,12 +252,14 @@ class RequireAuthMiddleware:
     """Let only signed-in visitors through to an app: a mount, static files, a whole router.
 
     `redirect`: True sends every GET to sign-in, False none, None (default) those of a browser's address bar or link.
+    `claims_max_age`, in seconds, insists on claims no older; without it the configuration's is tried for.
     Put it inside of `LogtoMiddleware`.
     """
 
-    def __init__(self, app: ASGIApp, *, redirect: bool | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, redirect: bool | None = None, claims_max_age: int | None = None) -> None:
         self.app = app
         self._redirect = redirect
+        self._claims_max_age = claims_max_age
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection (ASGI 3), or refuse it."""
@@ -243,7 +267,8 @@ class RequireAuthMiddleware:
             await self.app(scope, receive, send)
             return
         try:
-            admit(scope, redirect=self._redirect)
+            _, visit = admit(scope, redirect=self._redirect)
+            await recheck(visit, self._claims_max_age)
         except HTTPError as error:
             if "starlette.exception_handlers" in scope:
                 raise

@@ -272,6 +272,8 @@ class Session:
         default_factory=lambda: MappingProxyType({}), repr=False
     )
     """By resource and organization."""
+    checked_at: int = 0
+    """Seconds since 1970: when the issuer last vouched for the session, at sign-in or by a refresh."""
 
 
 @dataclass(frozen=True, slots=True)

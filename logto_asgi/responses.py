@@ -17,12 +17,12 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.websockets import WebSocket, WebSocketState
 
-from logto_asgi.errors import CrossSiteRequest, HTTPError, LogtoError, SetupError, SignInRequired
+from logto_asgi.errors import CrossSiteRequest, HTTPError, LogtoError, SetupError, SignInRequired, StoreUnavailable
 from logto_asgi.oidc.transport import header_value
 from logto_asgi.origins import header
 from logto_asgi.pages import Action, page_headers, render_page
 from logto_asgi.return_to import current_location, own_address, path_of_own_url
-from logto_asgi.user import SCOPE_KEY
+from logto_asgi.user import visit_of
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
@@ -155,8 +155,8 @@ def _may_redirect(scope: Mapping[str, Any]) -> bool:
 
 
 def _config(scope: Mapping[str, Any]) -> LogtoConfig | None:
-    user = scope.get(SCOPE_KEY)
-    return user._runtime.config if user is not None else None
+    visit = visit_of(scope)
+    return visit.config if visit is not None else None
 
 
 def _sign_in_url(scope: Mapping[str, Any]) -> str:
@@ -205,13 +205,21 @@ def _words(scope: Mapping[str, Any], error: HTTPError) -> tuple[str, tuple[str, 
         return "This came from another site", ("Nothing was changed. Open the page here and try again.",), home
     if error.status == 503:
         retry = (Action("Try again", _here(scope, config), primary=True),) if config else ()
-        return "We can't reach the sign-in service", (_wait(scope),), (*retry, *home)
+        return _heading_of_outage(error), (_wait(scope),), (*retry, *home)
     return "Something is not set up right", (error.message,), home
 
 
+def _heading_of_outage(error: HTTPError) -> str:
+    if isinstance(error, StoreUnavailable):
+        return "We can't look up your session"
+    return "We can't reach the sign-in service"
+
+
 def _wait(scope: Mapping[str, Any]) -> str:
-    user = scope.get(SCOPE_KEY)
-    signed_in = user is not None and user.is_authenticated
+    visit = visit_of(scope)
+    if visit is not None and visit.failure is not None:
+        return "Nobody was signed out. Please try again in a moment."
+    signed_in = visit is not None and visit.ask() is not None
     return ("You are still signed in. " if signed_in else "") + "Please try again in a moment."
 
 

@@ -19,6 +19,7 @@ from logto_asgi.errors import (
     LogtoError,
     SetupError,
     SignInCancelled,
+    StoreUnavailable,
 )
 from logto_asgi.guards import misplaced_routes, same_app, visitor
 from logto_asgi.models import Session
@@ -36,7 +37,7 @@ from logto_asgi.origins import header, is_same_origin_request, origin_of_url
 from logto_asgi.responses import answer, install, is_prefetch, redirect
 from logto_asgi.return_to import path_of_own_url, safe_return_to, served_path
 from logto_asgi.sign_in_options import ONE_TIME_TOKEN, options_of_request
-from logto_asgi.user import LogtoUser
+from logto_asgi.visit import Visit
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
@@ -93,69 +94,70 @@ class _Endpoints:
         """Take the browser back from the issuer."""
         if _starts_nothing(request):
             return _nothing()
-        user = self._visitor(request, "sign-in-callback")
-        query = request.query_params.multi_items()
+        visit = self._visit(request, "sign-in-callback")
+        query, headers = request.query_params.multi_items(), request.scope["headers"]
+        old = visit.ask()
         if not query:
-            return self._home() if user.is_authenticated else cancelled(self._config)
+            return self._home() if old else cancelled(self._config)
         states = [value for name, value in query if name == "state"]
-        pending = user._runtime.attempts.find(request.scope["headers"], states[0]) if len(states) == 1 else None
+        pending = visit.runtime.attempts.find(headers, states[0]) if len(states) == 1 else None
         if pending is None:
-            if user.is_authenticated:
+            if old:
                 return self._home()
             return callback_failed(self._config, AttemptNotFound("No pending sign-in fits."), request.scope)
-        old = user._session if user.is_authenticated else None
         try:
-            session = await user._runtime.flows.finish_sign_in(query, pending)
+            session = await visit.runtime.flows.finish_sign_in(query, pending)
+        except StoreUnavailable:
+            raise  # Nothing was spent: the same call-back works once the store is back.
         except LogtoError as error:
             _log_failure(error)
-            response = callback_failed(self._config, error, request.scope, signed_in=user.is_authenticated)
+            response = callback_failed(self._config, error, request.scope, signed_in=old is not None)
         else:
-            await self._signed_in(user, old, session)
+            await self._signed_in(visit, old, session)
             response = redirect(self._config.origin + pending.return_to, 303)
-            tries, headers = user._runtime.tries, request.scope["headers"]
+            tries = visit.runtime.tries
             _add_cookies(response, tries.clear(headers) if old is not None else [tries.add(headers)])
-        _add_cookies(response, user._runtime.attempts.clear(request.scope["headers"], pending.state))
+        _add_cookies(response, visit.runtime.attempts.clear(headers, pending.state))
         return response
 
     async def sign_out(self, request: Request) -> Response:
         """End the session here, then at the issuer. Another site's request gets a page that asks first."""
         if _starts_nothing(request):
             return _nothing()
-        user = self._visitor(request, "sign-out")
+        visit = self._visit(request, "sign-out")
         if not _may_sign_out(request, self._config):
-            return confirm_sign_out(self._config, user._runtime.client().cached_metadata(), request.method)
-        session = user._session if user.is_authenticated else None
-        outcome = await user._runtime.flows.sign_out(session)
-        user._forget()
+            return confirm_sign_out(self._config, visit.runtime.client().cached_metadata(), request.method)
+        outcome = await visit.runtime.flows.sign_out(visit.ask())
+        visit.forget()
         if outcome.issuer_known:
             response = redirect(outcome.end_session_url or self._landing(), 303)
         else:
             response = signed_out_here(self._config)
-        _add_cookies(response, user._runtime.tries.clear(request.scope["headers"]))
+        _add_cookies(response, visit.runtime.tries.clear(request.scope["headers"]))
         return response
 
     async def _start(self, request: Request, name: str) -> Response:
         if _starts_nothing(request):
             return _nothing()
-        user = self._visitor(request, name)
+        visit = self._visit(request, name)
         if _on_another_host(request, self._config):
             return self._to_own_host(request, name)
-        refusal = await self._refusal_to_start(request, user, name)
+        refusal = await self._refusal_to_start(request, visit, name)
         if refusal is not None:
             return refusal
         try:
             form = await _form(request)
             options = options_of_request(request, self._config, sign_up=name == "sign-up", form=form)
-            url, pending = await user._runtime.flows.start_sign_in(options, _return_to(request, form, self._config))
+            url, pending = await visit.runtime.flows.start_sign_in(options, _return_to(request, form, self._config))
         except ConfigurationError as error:
             raise SetupError(f"sign_in_options: {error.message}") from error
         except HTTPError as error:
             return await _answered(request, error)
         response = redirect(url, 302 if request.method == "GET" else 303)
-        _add_cookies(response, user._runtime.attempts.start(request.scope["headers"], pending))
+        _add_cookies(response, visit.runtime.attempts.start(request.scope["headers"], pending))
         return response
 
-    async def _refusal_to_start(self, request: Request, user: LogtoUser, name: str) -> Response | None:
+    async def _refusal_to_start(self, request: Request, visit: Visit, name: str) -> Response | None:
         """Number the cases in which a sign-in does not start.
 
         1. In a frame, an image or a script's request: the issuer's page could not be shown, and nobody asked for it.
@@ -174,23 +176,23 @@ class _Endpoints:
             and self._config.one_time_token == "confirm"
             and ONE_TIME_TOKEN in request.query_params
         ):
-            return confirm_one_time_token(self._config, name, dict(request.query_params), await _issuer_origins(user))
-        tries = user._runtime.tries.count(headers)
-        if tries >= _MOST_TRIES and not user.is_authenticated and _RETRY_MARKER not in request.query_params:
+            return confirm_one_time_token(self._config, name, dict(request.query_params), await _issuer_origins(visit))
+        tries = visit.runtime.tries.count(headers)
+        if tries >= _MOST_TRIES and visit.ask() is None and _RETRY_MARKER not in request.query_params:
             return keeps_coming_back(self._config, name, {**dict(request.query_params), _RETRY_MARKER: "1"})
-        sent_from = _page_of_requires(request, self._config) if user.is_authenticated else None
+        sent_from = _page_of_requires(request, self._config) if visit.ask() else None
         return lacks_permission(self._config, sent_from) if sent_from else None
 
-    async def _signed_in(self, user: LogtoUser, old: Session | None, new: Session) -> None:
-        user._become(new)
+    async def _signed_in(self, visit: Visit, old: Session | None, new: Session) -> None:
+        visit.become(new)
         if old is not None:
-            await user._runtime.flows.replace(old, new)
+            await visit.runtime.flows.replace(old, new)
 
-    def _visitor(self, request: Request, name: str) -> LogtoUser:
-        """Return the user of this request. Raise `SetupError` where middleware and routes do not fit together."""
-        user = visitor(request.scope)
+    def _visit(self, request: Request, name: str) -> Visit:
+        """Return the visit of this request. Raise `SetupError` where middleware and routes do not fit together."""
+        _, visit = visitor(request.scope)
         install(request.scope)
-        if not same_app(user._runtime.config, self._config):
+        if not same_app(visit.config, self._config):
             raise SetupError(
                 "LogtoMiddleware and the auth routes were given different configurations. Make one LogtoConfig and "
                 "pass it to both: app.add_middleware(LogtoMiddleware, config=config), auth_router(config)."
@@ -201,7 +203,7 @@ class _Endpoints:
         )
         if served != expected:
             raise misplaced_routes(served, self._config)
-        return user
+        return visit
 
     def _home(self) -> Response:
         return redirect(self._config.url(self._config.post_sign_in_path), 303)
@@ -287,10 +289,10 @@ async def _form(request: Request) -> dict[str, str]:
     return dict(parse_qsl(body.decode("utf-8", "replace")))
 
 
-async def _issuer_origins(user: LogtoUser) -> tuple[str, ...]:
+async def _issuer_origins(visit: Visit) -> tuple[str, ...]:
     """Return where a form may lead: Chrome holds redirects after a form against the page's `form-action`."""
     try:
-        metadata = await user._runtime.client().metadata()
+        metadata = await visit.runtime.client().metadata()
     except HTTPError:
         return ()
     return (origin_of_url(metadata.authorization_endpoint),)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -18,19 +18,23 @@ from logto_asgi.errors import (
     IssuerRefused,
     IssuerResponseInvalid,
     SignInRequired,
+    StoreUnavailable,
     VerificationError,
 )
+from logto_asgi.events import Event, Events
 from logto_asgi.flows import Flows
 from logto_asgi.models import AccessToken, Session, UserInfo
 from logto_asgi.oidc.client import OidcClient
 from logto_asgi.oidc.discovery import DiscoveryCache
 from logto_asgi.session.attempts import AttemptCookies
+from logto_asgi.session.backend import SessionBackend
 from logto_asgi.session.backends import CookieBackend
 from logto_asgi.session.tries import TriesCookie
 from logto_asgi.tokens import AccessTokens
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
+    from logto_asgi.session.stores import SessionStore
 
 __all__ = ["Logto"]
 
@@ -49,13 +53,16 @@ class Logto:
 
     The middleware makes one from its `config=`; make it yourself to hand in an HTTP client (`httpx.AsyncClient` or
     httpx2's; it stays yours to close) and pass it as `logto=`. Once the app has started it is `app.state.logto`.
-    Nothing with a socket is made before it is needed.
+    With `store=` sessions live on the server, otherwise in the browser's cookie. `on_event`, a plain function, is
+    called with every `Event` of `logto_asgi.events`. Nothing with a socket is made before it is needed.
     """
 
     def __init__(
         self,
         config: LogtoConfig,
         *,
+        store: SessionStore | None = None,
+        on_event: Callable[[Event], None] | None = None,
         http_client: Any = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -63,11 +70,12 @@ class Logto:
             raise ConfigurationError([_BLOCKING_CLIENT])
         self.config = config
         self.clock = clock
-        self.sessions = CookieBackend(config, clock=clock)
+        self.events = Events(on_event)
+        self.sessions = _backend(config, store, clock, self.events)
         self.attempts = AttemptCookies(config, clock=clock)
         self.tries = TriesCookie(config)
-        self.tokens = AccessTokens(config, self.sessions, self.client, clock)
-        self.flows = Flows(config, self.sessions, self.tokens, self.client, clock)
+        self.tokens = AccessTokens(config, self.sessions, self.client, clock, self.events)
+        self.flows = Flows(config, self.sessions, self.tokens, self.client, clock, self.events)
         self._http_client = http_client
         self._discovery = DiscoveryCache()
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, OidcClient] = WeakKeyDictionary()
@@ -84,9 +92,39 @@ class Logto:
             self._clients[loop] = client
         return client
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How often each event of `logto_asgi.events.EVENTS` has happened in this process."""
+        return self.events.counts
+
     async def verify(self) -> None:
         """Fetch discovery once, so that a wrong endpoint shows at start-up. Raises `IssuerError`."""
         await self.client().metadata()
+
+    async def check(self) -> None:
+        """Look at start-up whether everything is there; the middleware calls it.
+
+        Logs what to improve about the session store. Raises `ConfigurationError` for a store that cannot do, and, with
+        `verify_on_startup`, `StoreUnavailable` and `IssuerError`.
+        """
+        strict = self.config.verify_on_startup
+        try:
+            for warning in await self.sessions.check():
+                logger.warning("%s", warning)
+        except StoreUnavailable as error:
+            if strict:
+                raise
+            logger.warning("the session store is away at start-up: %s", error.message)
+        if strict:
+            await self.verify()
+
+    async def end_sessions(self, *, sub: str | None = None, sid: str | None = None) -> int:
+        """End every session of a user (`sub`), or of one session at the issuer (`sid`); return how many that were.
+
+        Works with `store=` only, because nobody else knows where a user is signed in: otherwise raises `SetupError`.
+        Refresh tokens are revoked as far as the issuer can be reached. Raises `StoreUnavailable`.
+        """
+        return await self.flows.end_all(await self.sessions.find(sub=sub, sid=sid))
 
     async def fetch_user_info(self, session: Session) -> tuple[Session, UserInfo]:
         """Ask the userinfo endpoint (OpenID Connect Core §5.3). Raises as `AccessTokens.get`, or `IssuerError`."""
@@ -114,6 +152,17 @@ class Logto:
     async def aclose(self) -> None:
         """Wait a moment for refreshes under way, then close what this event loop opened."""
         await self.tokens.drain(_DRAIN)
+        await self.sessions.aclose()
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
+
+
+def _backend(
+    config: LogtoConfig, store: SessionStore | None, clock: Callable[[], float], events: Events
+) -> SessionBackend:
+    if store is None:
+        return CookieBackend(config, clock=clock, events=events)
+    from logto_asgi.session.store_backend import StoreBackend  # what signs ids is needed here only
+
+    return StoreBackend(config, store, clock=clock, events=events)

@@ -5,45 +5,48 @@ Knows sessions and the issuer's client; knows no request, response or user objec
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any
 
 from logto_asgi.errors import (
+    AccessTokenMismatch,
     AccessTokenRefused,
-    InvalidGrant,
     IssuerError,
-    IssuerRefused,
-    IssuerResponseInvalid,
     IssuerUnavailable,
-    LogtoError,
     RefreshTokenMissing,
     SessionEnded,
     SetupError,
-    VerificationError,
+    StoreUnavailable,
 )
+from logto_asgi.lines import Lines
 from logto_asgi.models import AccessToken, ReservedResource, Session, TokenSet
-from logto_asgi.token_rules import REFUSALS_OF_ONE_TOKEN, TokenKey, access_token_of, refusal_of
+from logto_asgi.refreshing import Refresher
+from logto_asgi.session.backend import Overtaken, SessionBackend, Turn
+from logto_asgi.token_rules import TokenKey
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
+    from logto_asgi.events import Events
     from logto_asgi.oidc.client import OidcClient
-    from logto_asgi.session.backends import CookieBackend
 
 __all__ = ["AccessTokens"]
 
-logger = logging.getLogger("logto_asgi")
+Outcome = tuple[Session, AccessToken | None]
+"""A session's next state, and the token that led to it, if it was one."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Flight:
-    key: TokenKey
-    task: asyncio.Task[tuple[Session, AccessToken]]
+_REFUSAL_KEPT = 10
+"""Seconds for which a refusal of one token is not asked for again."""
+_REFUSALS_KEPT = 4_096
+_TRIES = 5
+"""How often a refresh starts over because somebody else changed the session first."""
+_REST = 30
+"""Seconds for which claims that could not be renewed are used as they are, before the issuer is asked again."""
+_PLAIN: TokenKey = (None, None)
 
 
 class AccessTokens:
@@ -52,15 +55,19 @@ class AccessTokens:
     def __init__(
         self,
         config: LogtoConfig,
-        sessions: CookieBackend,
+        sessions: SessionBackend,
         client: Callable[[], OidcClient],
         clock: Callable[[], float],
+        events: Events,
     ) -> None:
         self._config = config
         self._sessions = sessions
-        self._client = client
         self._clock = clock
-        self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Flight]] = WeakKeyDictionary()
+        self._events = events
+        self._refresher = Refresher(config, sessions, client, clock, events)
+        self._lines: Lines[Outcome] = Lines()
+        self._refusals: OrderedDict[tuple[str, TokenKey], tuple[float, str, str]] = OrderedDict()
+        self._resting_until = 0.0
 
     async def get(
         self,
@@ -69,177 +76,158 @@ class AccessTokens:
         resource: str | None = None,
         organization_id: str | None = None,
         force_refresh: bool = False,
+        min_ttl: int | None = None,
     ) -> tuple[Session, AccessToken]:
         """Return the newest state of the session and a token that lives longer than the refresh margin.
 
-        Raises `SessionEnded`, `RefreshTokenMissing`, `AccessTokenRefused`, `AccessTokenMismatch`, `IssuerUnavailable`,
-        `IssuerRefused`, `IssuerResponseInvalid`, and `SetupError` for a resource that sign-in never asks for.
+        With `min_ttl`, longer than so many seconds, as far as the issuer's tokens do. Raises `SessionEnded`,
+        `RefreshTokenMissing`, `AccessTokenRefused`, `AccessTokenMismatch`, `IssuerUnavailable`, `IssuerRefused`,
+        `IssuerResponseInvalid`, `StoreUnavailable`, and `SetupError` for a resource that sign-in never asks for.
         """
         self._check_configured(resource, organization_id)
-        current = self._current(session)
+        current = await self._current(session)
         key = (resource, organization_id)
         if not force_refresh:
-            token = self._usable(current, key)
+            token = self._usable(current, key, min_ttl)
             if token is not None:
-                return self._touched(current, token), token
-        return await self._obtain(current, key, force_refresh)
+                return self._sessions.used(current, token), token
+            self._check_refusals(current, key)
+
+        def enough(newest: Session) -> bool:
+            return not force_refresh and self._usable(newest, key, min_ttl) is not None
+
+        work = partial(self._in_turn, partial(self._obtain, key), enough)
+        newest, token = await self._lines.join(current, ("token", key, min_ttl), work, fresh=force_refresh)
+        return newest, token or newest.access_tokens[key]
+
+    async def renew(self, session: Session) -> Session:
+        """Refresh now, whatever is kept: new claims (Core §12.2), and the issuer's word that the session lives.
+
+        Raises as `get`.
+        """
+        current = await self._current(session)
+        work = partial(self._in_turn, partial(self._obtain, _PLAIN), _never)
+        return (await self._lines.join(current, "renew", work, fresh=True))[0]
+
+    async def checked(self, session: Session, max_age: int, *, strict: bool) -> Session:
+        """Return a state whose claims the issuer gave within the last `max_age` seconds, refreshed if need be.
+
+        When that cannot be done for now, or there is no refresh token, `strict` raises (as `get`); otherwise the older
+        claims go on. Raises `SessionEnded` in any case when the issuer has ended the session.
+        """
+        if not self.is_stale(session, max_age):
+            return session
+        current = await self._current(session)
+        if not self.is_stale(current, max_age) or (not strict and self._must_rest(current)):
+            return current
+
+        def recent(newest: Session) -> bool:
+            return not self.is_stale(newest, max_age)
+
+        try:
+            return (await self._lines.join(current, "check", partial(self._in_turn, self._vouch, recent)))[0]
+        except (IssuerError, StoreUnavailable, RefreshTokenMissing, AccessTokenRefused, AccessTokenMismatch) as error:
+            if strict:
+                raise
+            self._resting_until = self._clock() + _REST
+            self._events.note("claims.stale", f"older claims are used, they could not be renewed: {error.code}")
+            return current
+
+    def is_stale(self, session: Session, max_age: int) -> bool:
+        """Tell whether the issuer last vouched for the session `max_age` seconds ago or earlier."""
+        return self._clock() - max(session.checked_at, session.created_at) >= max_age
+
+    async def clear(self, session: Session) -> Session:
+        """Forget the access tokens that the session keeps; the next `get` asks the issuer. Raises as `get`."""
+        current = await self._current(session)
+        self._forget_refusals(current.id)
+        return (await self._lines.join(current, "clear", partial(self._in_turn, self._clear, _never), fresh=True))[0]
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - cancels nothing
         """Wait up to `timeout` seconds for the refreshes of this event loop that are under way."""
-        flights = self._flights.get(asyncio.get_running_loop())
-        if flights:
-            await asyncio.wait([flight.task for flight in flights.values()], timeout=timeout)
+        await self._lines.drain(timeout)
 
-    def _current(self, session: Session) -> Session:
-        current = self._sessions.current(session)
+    def first_token(self, tokens: TokenSet) -> AccessToken:
+        """Return the access token of a sign-in as one to keep: it is for userinfo, for no resource."""
+        return self._refresher.as_access_token(tokens, _PLAIN)
+
+    # -- Under way -----------------------------------------------------------------------------------------------------
+
+    async def _in_turn(
+        self, act: Callable[[Turn], Coroutine[Any, Any, Outcome]], enough: Callable[[Session], bool], session: Session
+    ) -> Outcome:
+        """Act when it is this session's turn, unless a state that is `enough` turns up first."""
+        for _ in range(_TRIES):
+            with suppress(Overtaken):
+                async with self._sessions.turn(session, enough) as turn:
+                    return (turn.session, None) if enough(turn.session) else await act(turn)
+        raise IssuerUnavailable("Others keep changing this session. Try again in a moment.")
+
+    async def _obtain(self, key: TokenKey, turn: Turn) -> Outcome:
+        try:
+            return await self._refresher.refresh(turn, key)
+        except AccessTokenRefused as refused:
+            self._note_refusal(turn.session.id, key, refused)
+            raise
+
+    async def _vouch(self, turn: Turn) -> Outcome:
+        """Refresh for the claims' sake. A token that has expired comes along and needs no refresh of its own."""
+        session = turn.session
+        due = [token for token in session.access_tokens.values() if self._usable(session, token.key) is None]
+        key = max(due, key=lambda token: (token.key != _PLAIN, token.used_at)).key if due else _PLAIN
+        try:
+            return await self._obtain(key, turn)
+        except (AccessTokenRefused, AccessTokenMismatch):
+            if key == _PLAIN:
+                raise
+        return await self._obtain(_PLAIN, turn)
+
+    async def _clear(self, turn: Turn) -> Outcome:
+        session = turn.session
+        cleared = replace(session, version=session.version + 1, access_tokens=MappingProxyType({}))
+        if not await turn.save(cleared, spent=None):
+            raise SessionEnded("This session has ended. Sign in again.")
+        return turn.session, None
+
+    # -- What is kept --------------------------------------------------------------------------------------------------
+
+    async def _current(self, session: Session) -> Session:
+        current = await self._sessions.current(session)
         if current is None:
             raise SessionEnded("This session has ended, or the browser sent an old copy of it. Sign in again.")
         return current
 
-    def _usable(self, session: Session, key: TokenKey) -> AccessToken | None:
+    def _usable(self, session: Session, key: TokenKey, min_ttl: int | None = None) -> AccessToken | None:
         token = session.access_tokens.get(key)
         if token is None:
             return None
         # A token that lives shorter than twice the margin would never be used: half its life is the margin then.
         margin = min(self._config.refresh_margin, (token.expires_at - token.issued_at) // 2)
+        if min_ttl is not None:
+            # Nor would one that never lives so long: it is used while it is new.
+            margin = max(margin, min(min_ttl, (token.expires_at - token.issued_at) * 9 // 10))
         return token if self._clock() < token.expires_at - margin else None
 
-    def _touched(self, session: Session, token: AccessToken) -> Session:
-        """Note the use now and then, so that the least recently used token is the first to leave a full cookie."""
-        now = int(self._clock())
-        if len(session.access_tokens) < 2 or now - token.used_at < self._config.roll_interval:
-            return session
-        successor = _with_token(session, replace(token, used_at=now))
-        return successor if self._sessions.save(successor, spent=None) else session
+    def _must_rest(self, session: Session) -> bool:
+        return session.refresh_token is None or self._clock() < self._resting_until
 
-    async def _obtain(self, session: Session, key: TokenKey, force: bool) -> tuple[Session, AccessToken]:
-        loop = asyncio.get_running_loop()
-        flights = self._flights.setdefault(loop, {})
-        while (flight := flights.get(session.id)) is not None:
-            shared = flight.key == key and not force
-            try:
-                result = await asyncio.shield(flight.task)
-            except LogtoError as error:
-                if shared or isinstance(error, IssuerUnavailable | SessionEnded):
-                    raise
-                continue
-            if shared:
-                return result
-            current = self._current(session)
-            token = None if force else self._usable(current, key)
-            if token is not None:
-                return current, token
-        task = loop.create_task(self._refresh(self._current(session), key), name="logto_asgi refresh")
-        flights[session.id] = _Flight(key, task)
-        task.add_done_callback(lambda done: self._landed(flights, session.id, done))
-        return await asyncio.shield(task)
+    def _note_refusal(self, session_id: str, key: TokenKey, refused: AccessTokenRefused) -> None:
+        self._refusals[session_id, key] = (self._clock() + _REFUSAL_KEPT, refused.message, refused.error)
+        while len(self._refusals) > _REFUSALS_KEPT:
+            self._refusals.popitem(last=False)
 
-    @staticmethod
-    def _landed(flights: dict[str, _Flight], session_id: str, task: asyncio.Task[tuple[Session, AccessToken]]) -> None:
-        flights.pop(session_id, None)
-        if not task.cancelled():
-            task.exception()  # Everyone who waited may have hung up: marks it as seen.
-
-    async def _refresh(self, session: Session, key: TokenKey) -> tuple[Session, AccessToken]:
-        if session.refresh_token is None:
-            raise RefreshTokenMissing(
-                "The access token has expired and the session has no refresh token. Sign in again; to get one, "
-                "ask for the scope offline_access with prompt=consent (both are defaults with a Logto endpoint)."
-            )
-        try:
-            session, tokens = await self._ask(session, key)
-        except AccessTokenRefused as refused:
-            await self._recover(session, key, refused)
-            raise
-        session = await self._keep_rotated(session, tokens)
-        session = await self._check_id_token(session, tokens)
-        token = self._as_access_token(tokens, key)
-        successor = _with_token(session, token)
-        if not self._sessions.save(successor, spent=None):
-            raise SessionEnded("This session ended while its token was being refreshed. Sign in again.")
-        return successor, token
-
-    async def _recover(self, session: Session, key: TokenKey, refused: AccessTokenRefused) -> None:
-        """Save the session after a refusal that may have spent its refresh token.
-
-        Logto's engine rotates before it looks at the resource, and an error carries no new token; the spent one works
-        for three seconds more, so a plain refresh within these gets another.
-        """
-        if refused.error == "invalid_target" and key != (None, None):
-            with contextlib.suppress(LogtoError):
-                await self._refresh(session, (None, None))
-
-    async def _ask(self, session: Session, key: TokenKey) -> tuple[Session, TokenSet]:
-        """Make the refresh request; after `invalid_grant` look once whether somebody else rotated in the meantime."""
-        resource, organization_id = key
-        try:
-            return session, await self._client().refresh(
-                session.refresh_token or "", resource=resource, organization_id=organization_id
-            )
-        except InvalidGrant:
-            newest = self._sessions.newest(session.id)
-            if newest is None or newest.refresh_token in (None, session.refresh_token):
-                self._end_refused(session)
-                raise SessionEnded("The issuer has ended this session. Sign in again.") from None
-            return await self._ask(newest, key)
-        except IssuerRefused as error:
-            if error.error in REFUSALS_OF_ONE_TOKEN:
-                raise AccessTokenRefused(
-                    refusal_of(error.error, resource, organization_id), error=error.error
-                ) from error
-            raise
-
-    async def _keep_rotated(self, session: Session, tokens: TokenSet) -> Session:
-        """Save a rotated refresh token before anything that came with it is looked at."""
-        if tokens.refresh_token in (None, session.refresh_token):
-            return session
-        rotated = replace(session, version=session.version + 1, refresh_token=tokens.refresh_token)
-        if self._sessions.save(rotated, spent=session.refresh_token):
-            return rotated
-        await self._revoke_quietly(tokens.refresh_token)
-        raise SessionEnded("This session ended while its token was being refreshed. Sign in again.")
-
-    def _end_refused(self, session: Session) -> None:
-        """End a session whose refresh token the issuer refused, unless a browser has shown a newer state of it."""
-        if self._sessions.is_newest(session):
-            self._sessions.end(session)
-            logger.info("session ended: the issuer refused its refresh token (invalid_grant)")
-        else:
-            logger.info("refresh token refused (invalid_grant): an old copy, another process has a newer one")
-
-    async def _check_id_token(self, session: Session, tokens: TokenSet) -> Session:
-        try:
-            claims = await self._client().verify_refreshed(tokens, session.claims)
-        except VerificationError as error:
-            if error.check == "sub":
-                self._sessions.end(session)
-                await self._revoke_quietly(session.refresh_token)
-                logger.warning("session ended: the refreshed ID token belongs to another user")
-                raise SessionEnded("The issuer answered for another user. Sign in again.") from error
-            logger.warning("refreshed ID token refused: %s", error.check)
-            raise IssuerResponseInvalid(
-                f"The issuer's refreshed ID token failed the check of {error.check}."
-            ) from error
-        if claims is None:
-            return session
-        return replace(
-            session, version=session.version + 1, claims=claims, id_token=session.id_token and tokens.id_token
-        )
-
-    async def _revoke_quietly(self, refresh_token: str | None) -> None:
-        if refresh_token is None:
+    def _check_refusals(self, session: Session, key: TokenKey) -> None:
+        noted = self._refusals.get((session.id, key))
+        if noted is None:
             return
-        try:
-            await self._client().revoke(refresh_token)
-        except IssuerError as error:
-            logger.info("could not revoke a refresh token that is no longer needed: %s", error.code)
+        until, message, error = noted
+        if self._clock() < until:
+            raise AccessTokenRefused(message, error=error)
+        self._refusals.pop((session.id, key), None)
 
-    def _as_access_token(self, tokens: TokenSet, key: TokenKey) -> AccessToken:
-        return access_token_of(tokens, key, now=int(self._clock()), strict=self._config.is_logto)
-
-    def first_token(self, tokens: TokenSet) -> AccessToken:
-        """Return the access token of a sign-in as one to keep: it is for userinfo, for no resource."""
-        return self._as_access_token(tokens, (None, None))
+    def _forget_refusals(self, session_id: str) -> None:
+        for noted in [noted for noted in self._refusals if noted[0] == session_id]:
+            self._refusals.pop(noted, None)
 
     def _check_configured(self, resource: str | None, organization_id: str | None) -> None:
         if resource is not None and resource not in self._config.resources:
@@ -254,6 +242,5 @@ class AccessTokens:
             )
 
 
-def _with_token(session: Session, token: AccessToken) -> Session:
-    tokens = MappingProxyType({**session.access_tokens, token.key: token})
-    return replace(session, version=session.version + 1, access_tokens=tokens)
+def _never(_: Session) -> bool:
+    return False

@@ -5,25 +5,20 @@ Knows sessions and tokens through the runtime; makes no response.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, model_validator
 from pydantic_core import CoreSchema, core_schema
 from starlette.authentication import AuthCredentials, BaseUser
 
-from logto_asgi.errors import LogtoError, SignInRequired
-from logto_asgi.models import IdTokenClaims, Session, UserInfo
-from logto_asgi.origins import SAFE_METHODS, is_bearer, is_same_origin_request, is_trusted_handshake
-from logto_asgi.session.backends import NOT_LOOKED_AT, Loaded
+from logto_asgi.errors import AccessTokenMismatch, LogtoError, SignInRequired
+from logto_asgi.models import AccessToken, IdTokenClaims, Session, UserInfo
+from logto_asgi.oidc.peek import read_unverified_claims
+from logto_asgi.origins import SAFE_METHODS, is_same_origin_request
+from logto_asgi.visit import Visit
 
-if TYPE_CHECKING:
-    from logto_asgi.runtime import Logto
-
-__all__ = ["SCOPE_KEY", "Credentials", "LogtoUser", "PublicUser"]
-
-logger = logging.getLogger("logto_asgi")
+__all__ = ["SCOPE_KEY", "Credentials", "LogtoUser", "PublicUser", "visit_of"]
 
 SCOPE_KEY = "logto_asgi"
 """Where the middleware puts the user in the ASGI scope. `request.state.user` may belong to the app."""
@@ -54,43 +49,18 @@ class LogtoUser(BaseUser):
     Every way to serialise it gives the `PublicUser` view. It belongs to its request and cannot be pickled.
     """
 
-    __slots__ = (
-        "_access_token",
-        "_app",
-        "_failures",
-        "_headers_gone",
-        "_loaded",
-        "_on_error",
-        "_organization_tokens",
-        "_runtime",
-        "_scope",
-        "_session",
-        "_user_info",
-    )
+    __slots__ = ("_access_token", "_failures", "_organization_tokens", "_user_info", "_visit")
 
-    def __init__(
-        self,
-        runtime: Logto,
-        scope: MutableMapping[str, Any],
-        on_error: Callable[[MutableMapping[str, Any]], None] | None = None,
-    ) -> None:
-        self._runtime = runtime
-        self._scope = scope
-        self._on_error = on_error
-        self._app = scope.get("app")
-        self._loaded: Loaded | None = None
-        self._session: Session | None = None
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
         self._failures: dict[str, LogtoError] | None = None
-        self._headers_gone = False
 
     # -- Who it is ---------------------------------------------------------------------------------------------------
 
     @property
     def is_authenticated(self) -> bool:
-        """Whether somebody is signed in. Never raises and asks nobody."""
-        if self._loaded is None:
-            self._load()
-        return self._session is not None
+        """Whether somebody is signed in. Asks nobody; raises `StoreUnavailable` when the session store is away."""
+        return self._visit.ask() is not None
 
     @property
     def claims(self) -> IdTokenClaims:
@@ -100,12 +70,14 @@ class LogtoUser(BaseUser):
     @property
     def scopes(self) -> tuple[str, ...]:
         """What the issuer granted at sign-in; empty for an anonymous visitor."""
-        return self._session.scopes if self.is_authenticated and self._session else ()
+        session = self._visit.ask()
+        return () if session is None else session.scopes
 
     @property
     def organizations(self) -> tuple[str, ...]:
         """The ids of the user's organizations, with the scope `UserScope.ORGANIZATIONS`."""
-        return (self._session.claims.organizations or ()) if self.is_authenticated and self._session else ()
+        session = self._visit.ask()
+        return () if session is None else session.claims.organizations or ()
 
     @property
     def display_name(self) -> str:
@@ -143,30 +115,62 @@ class LogtoUser(BaseUser):
     # -- What can be asked ---------------------------------------------------------------------------------------------
 
     async def get_access_token(
-        self, resource: str | None = None, organization_id: str | None = None, *, force_refresh: bool = False
+        self,
+        resource: str | None = None,
+        organization_id: str | None = None,
+        *,
+        force_refresh: bool = False,
+        min_ttl: int | None = None,
     ) -> str:
         """Return an access token, refreshed when it would expire within the margin (RFC 6749 §6, RFC 8707 §2).
 
-        Without `resource` it is good for the issuer's userinfo only. Raises `SignInRequired` (also its subclasses
-        `SessionEnded` and `RefreshTokenMissing`), `AccessTokenRefused`, `AccessTokenMismatch`, `IssuerUnavailable`.
+        Without `resource` it is good for the issuer's userinfo only. `min_ttl` asks for one that lives so many seconds
+        more, `force_refresh` for a new one. Raises `SignInRequired` (also its subclasses `SessionEnded` and
+        `RefreshTokenMissing`), `AccessTokenRefused`, `AccessTokenMismatch`, `IssuerUnavailable`, `StoreUnavailable`.
         """
-        session = self._newest()
-        self._prepare_errors()
-        self._session, token = await self._runtime.tokens.get(
-            session, resource=resource, organization_id=organization_id, force_refresh=force_refresh
-        )
-        return token.value
+        return (await self._get_token(resource, organization_id, force_refresh, min_ttl)).value
 
-    async def get_organization_token(self, organization_id: str, *, force_refresh: bool = False) -> str:
+    async def get_organization_token(
+        self, organization_id: str, *, force_refresh: bool = False, min_ttl: int | None = None
+    ) -> str:
         """Return a token for an organization itself. Raises as `get_access_token`."""
-        return await self.get_access_token(organization_id=organization_id, force_refresh=force_refresh)
+        return (await self._get_token(None, organization_id, force_refresh, min_ttl)).value
+
+    async def get_access_token_claims(
+        self, resource: str | None = None, organization_id: str | None = None
+    ) -> Mapping[str, Any]:
+        """Return what the token says that `get_access_token` returns (RFC 9068 §2.2): `scope`, `exp` and so on.
+
+        It came from the issuer itself, and is for the API to verify. Raises as `get_access_token`, and
+        `AccessTokenMismatch` for an opaque token, which says nothing.
+        """
+        token = await self._get_token(resource, organization_id, False, None)
+        claims = read_unverified_claims(token.value)
+        if claims is None:
+            raise AccessTokenMismatch("This access token is opaque and has no claims. Ask for one with resource=.")
+        return claims
 
     async def fetch_user_info(self) -> UserInfo:
         """Ask the issuer's userinfo endpoint; its `sub` must be this user's. Raises as `get_access_token`."""
-        session = self._newest()
-        self._prepare_errors()
-        self._session, info = await self._runtime.fetch_user_info(session)
+        visit, session = self._visit, self._to_ask_with()
+        newest, info = await visit.runtime.fetch_user_info(session)
+        visit.advance(newest)
         return info
+
+    async def refresh(self) -> IdTokenClaims:
+        """Ask the issuer for new claims now, for example after a role changed, and return them (Core §12.2).
+
+        Access tokens that are kept stay; see `clear_access_tokens`. Raises as `get_access_token`.
+        """
+        visit, session = self._visit, self._to_ask_with()
+        renewed = await visit.runtime.tokens.renew(session)
+        visit.advance(renewed)
+        return renewed.claims
+
+    async def clear_access_tokens(self) -> None:
+        """Forget the access tokens that the session keeps, so that each is asked for anew. Raises `SignInRequired`."""
+        visit, session = self._visit, self._to_ask_with()
+        visit.advance(await visit.runtime.tokens.clear(session))
 
     # -- How it leaves the server ------------------------------------------------------------------------------------
 
@@ -186,9 +190,10 @@ class LogtoUser(BaseUser):
         return getattr(self, name)
 
     def __repr__(self) -> str:
-        if self._loaded is None:
+        visit = self._visit
+        if visit.loaded is None:
             return "<LogtoUser, not read yet>"
-        return f"<LogtoUser {self._session.claims.sub!r}>" if self._session else "<LogtoUser, anonymous>"
+        return f"<LogtoUser {visit.session.claims.sub!r}>" if visit.session else "<LogtoUser, anonymous>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A LogtoUser belongs to its request. Pass user.public() instead.")
@@ -202,72 +207,40 @@ class LogtoUser(BaseUser):
             ),
         )
 
-    # -- For the middleware, routes and guards -------------------------------------------------------------------------
-
-    def _load(self) -> None:
-        """Open the session, unless a bearer token decides alone or a foreign page opened this WebSocket."""
-        scope = self._scope
-        headers = scope["headers"]
-        for name, value in headers:
-            if name == b"authorization" and is_bearer(value):
-                self._loaded = NOT_LOOKED_AT
-                return
-        if scope["type"] == "websocket" and not is_trusted_handshake(headers, self._runtime.config):
-            logger.warning("websocket: the session cookie is ignored, its Origin is neither base_url nor trusted")
-            self._loaded = NOT_LOOKED_AT
-            return
-        self._loaded = loaded = self._runtime.sessions.load(headers)
-        self._session = loaded.session
-        if self._headers_gone and loaded.session is not None:
-            logger.warning("the user was first read after the response began: it lacks Vary: Cookie for shared caches")
-        if loaded.problem is not None:
-            logger.info("session cookie not used: %s", loaded.problem)
-
-    def _become(self, session: Session) -> None:
-        """Go on as the user of a new session, which the response will write."""
-        loaded = self._loaded
-        if loaded is None or loaded is NOT_LOOKED_AT:
-            loaded = self._loaded = self._runtime.sessions.load(self._scope["headers"])
-        loaded.session = self._session = session
-
-    def _forget(self) -> None:
-        """Go on as nobody; the response will delete the cookie."""
-        loaded = self._loaded
-        if loaded is not None and loaded is not NOT_LOOKED_AT:
-            loaded.session, loaded.clear = None, True
-        self._session = None
-
-    def _leave(self) -> None:
-        """Let go of a request that is over. Its scope refers to this user, and both would wait for a collection."""
-        scope = self._scope
-        self._scope = {"type": scope["type"], "method": scope.get("method"), "headers": scope["headers"]}
+    # -- Inside --------------------------------------------------------------------------------------------------------
 
     def _signed_in(self) -> Session:
-        if not self.is_authenticated or self._session is None:
-            self._prepare_errors()
+        session = self._visit.ask()
+        if session is None:
+            self._visit.prepare_errors()
             raise SignInRequired("Nobody is signed in.")
-        return self._session
+        return session
 
-    def _newest(self) -> Session:
-        """Return the newest state: a stream or WebSocket lives longer than the one that it began with."""
-        session = self._signed_in()
-        newest = self._runtime.sessions.newest(session.id)
-        return session if newest is None or (self._loaded is not None and self._loaded.stray) else newest
+    def _to_ask_with(self) -> Session:
+        """Return the newest state of the session, for a call that may raise one of our errors."""
+        session = self._visit.newest(self._signed_in())
+        self._visit.prepare_errors()
+        return session
 
-    def _prepare_errors(self) -> None:
-        """Let the app answer our errors in our way, where it has none of its own."""
-        if self._on_error is not None:
-            self._on_error(self._scope)
+    async def _get_token(
+        self, resource: str | None, organization_id: str | None, force_refresh: bool, min_ttl: int | None
+    ) -> AccessToken:
+        visit, session = self._visit, self._to_ask_with()
+        newest, token = await visit.runtime.tokens.get(
+            session, resource=resource, organization_id=organization_id, force_refresh=force_refresh, min_ttl=min_ttl
+        )
+        visit.advance(newest)
+        return token
 
     def _fetched(self, slot: str) -> Any:
         if self._failures and slot in self._failures:
-            self._prepare_errors()
+            self._visit.prepare_errors()
             raise self._failures[slot]
         return getattr(self, slot, None)
 
-    async def _prefetch(self) -> None:
+    async def prefetch(self) -> None:
         """Fetch what the configuration wants on every request. Failures are kept for whoever reads the value."""
-        config = self._runtime.config
+        config = self._visit.config
         if not self.is_authenticated:
             return
         if config.fetch_user_info:
@@ -310,8 +283,14 @@ class Credentials(AuthCredentials):
         return ["authenticated", *user.scopes]
 
 
+def visit_of(scope: Mapping[str, Any]) -> Visit | None:
+    """Return the visit behind the user that the middleware put into a scope; None without the middleware."""
+    user: LogtoUser | None = scope.get(SCOPE_KEY)
+    return None if user is None else user._visit
+
+
 def _may_act(user: LogtoUser) -> bool:
-    scope = user._scope
-    if scope["type"] == "websocket" or scope["method"] in SAFE_METHODS:
+    visit = user._visit
+    if visit.scope["type"] == "websocket" or visit.scope["method"] in SAFE_METHODS:
         return True
-    return is_same_origin_request(scope["headers"], user._runtime.config)
+    return is_same_origin_request(visit.scope["headers"], visit.config)

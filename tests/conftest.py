@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI, Request, WebSocket
 
-from logto_asgi import Logto, LogtoConfig, LogtoMiddleware, LogtoUser, PublicUser, UserInfo
+from logto_asgi import Event, Logto, LogtoConfig, LogtoMiddleware, LogtoUser, PublicUser, SessionStore, UserInfo
 from logto_asgi.fastapi import CurrentUser, SignedIn, access_token, auth_router, require_auth, user_info
 from logto_asgi.testing import Clock, DevelopmentProvider, Visitor, development_config, issuer_client
 
@@ -113,17 +113,26 @@ MakeSite = Callable[..., Site]
 
 @pytest.fixture
 async def make_site() -> AsyncIterator[MakeSite]:
-    """Return a function that builds a site; `provider=` holds options of the provider, the rest is configuration."""
+    """Return a function that builds a site.
+
+    `provider` holds options of the provider, `app` builds the app, `store` keeps the sessions, `on_event` hears of
+    them; the rest is configuration.
+    """
     async with AsyncExitStack() as visitors:
 
         def make(
-            provider: dict[str, Any] | None = None, app: Callable[[Logto], FastAPI] = build_app, **settings: Any
+            provider: dict[str, Any] | None = None,
+            app: Callable[[Logto], FastAPI] = build_app,
+            store: SessionStore | None = None,
+            on_event: Callable[[Event], None] | None = None,
+            **settings: Any,
         ) -> Site:
             clock = Clock(1_800_000_000.0)
             resources = {API: ["read:items"], OTHER_API: ["read:stock"]}
             development = DevelopmentProvider(clock=clock, **{"resources": resources, **(provider or {})})
             config = development_config(development, **{"resources": [API, OTHER_API], **settings})
-            logto = Logto(config, http_client=issuer_client(development), clock=clock)
+            client = issuer_client(development)
+            logto = Logto(config, store=store, on_event=on_event, http_client=client, clock=clock)
             return Site(clock, development, config, logto, app(logto), visitors)
 
         yield make

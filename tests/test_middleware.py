@@ -109,7 +109,7 @@ def with_pages(logto: Logto) -> FastAPI:
 @pytest.mark.parametrize("path", ["/stream", "/file", "/own-response", "/http-exception"])
 async def test_refreshed_session_leaves_with_every_kind_of_response(make_site: MakeSite, path: str) -> None:
     """The cookie is written by the send wrapper, so no response class loses it, and no shared cache may keep it."""
-    site = make_site({"rotate": "always"}, app=with_pages)
+    site = make_site({"rotate": "always"}, app=with_pages, claims_max_age=7200)
     visitor = await site.visitor()
     await visitor.sign_in()
     response = await refreshed(visitor, site, path)
@@ -124,7 +124,7 @@ async def test_refreshed_session_leaves_with_every_kind_of_response(make_site: M
 @pytest.mark.parametrize("path", ["/late", "/background", "/crash"])
 async def test_refresh_whose_response_has_gone_is_written_with_the_next(make_site: MakeSite, path: str) -> None:
     """A refresh inside a stream, after the response or before a crash is remembered and not lost."""
-    site = make_site({"rotate": "always", "grace": 0}, app=with_pages)
+    site = make_site({"rotate": "always", "grace": 0}, app=with_pages, claims_max_age=7200)
     visitor = await site.visitor()
     visitor._transport.raise_app_exceptions = False  # type: ignore[attr-defined]
     await visitor.sign_in()
@@ -268,7 +268,7 @@ class TestSlowResponses:
     async def test_across_a_refresh(self, make_site: MakeSite) -> None:
         """A request that began before a refresh does not bring the old state back."""
         gate = asyncio.Event()
-        site = make_site({"rotate": "always", "grace": 0}, app=self.app_with_a_gate(gate))
+        site = make_site({"rotate": "always", "grace": 0}, app=self.app_with_a_gate(gate), claims_max_age=7200)
         visitor = await site.visitor()
         await visitor.sign_in()
         site.clock.move(3700)

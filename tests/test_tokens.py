@@ -26,6 +26,7 @@ from logto_asgi.session.loaded import Loaded
 from logto_asgi.testing import DemoUser
 from logto_asgi.testing.visitor import issuer_client
 from logto_asgi.token_rules import access_token_of
+from logto_asgi.visit import Visit
 from tests.conftest import API, OTHER_API, MakeSite, Site, build_app
 from tests.test_middleware import session_cookies
 
@@ -146,7 +147,7 @@ async def test_connection_that_outlives_its_cookies_goes_on(make_site: MakeSite)
     site = make_site({"rotate": "always", "grace": 0})
     visitor, _ = await signed_in(site)
     cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in visitor.cookies.jar).encode()
-    user = LogtoUser(site.logto, {"type": "http", "method": "GET", "headers": [(b"cookie", cookies)]})
+    user = LogtoUser(Visit(site.logto, {"type": "http", "method": "GET", "headers": [(b"cookie", cookies)]}))
     assert user.is_authenticated
     for _ in range(3):
         site.clock.move(LIFETIME)
@@ -283,6 +284,8 @@ async def test_refused_resource_is_an_error_of_that_call(make_site: MakeSite) ->
     response = await visitor.get("/token")
     assert response.status_code == 403
     assert response.json()["code"] == "access_token_refused"
+    assert (await visitor.get("/other-token")).status_code == 200
+    site.clock.move(10)
     assert (await visitor.get("/token")).status_code == 200
 
 

@@ -25,6 +25,7 @@ from logto_asgi.fastapi import (
     organization_token,
     require_auth,
 )
+from logto_asgi.visit import Visit
 from tests.conftest import API, MakeSite, Site, build_app
 
 PUBLIC = {"is_authenticated", "claims", "scopes", "organizations"}
@@ -90,9 +91,18 @@ async def test_no_secret_in_any_response_repr_log_or_traceback(
     for path in ("/plain", "/bare", "/declared", "/public", "/dict", "/nested", "/info", "/me"):
         texts.append((await visitor.get(path)).text)
     user: LogtoUser = site.app.state.seen[-1]
-    session = user._session
+    session = user._visit.session
     assert session is not None
-    objects: list[Any] = [user, session, site.logto, site.config, user._loaded, vars(user), site.logto.tokens]
+    objects: list[Any] = [
+        user,
+        session,
+        site.logto,
+        site.config,
+        user._visit,
+        user._visit.loaded,
+        vars(user),
+        site.logto.tokens,
+    ]
     objects += [site.logto.sessions, site.logto.attempts, site.logto.flows, *session.access_tokens.values()]
     texts += [repr(each) for each in objects]
     texts += [json.dumps(jsonable_encoder(user)), repr(jsonable_encoder({"user": user}))]
@@ -215,7 +225,7 @@ async def test_guard_on_the_whole_app_leaves_sign_in_open(make_site: MakeSite) -
 async def test_guard_refuses_before_there_is_a_coroutine(site: Site) -> None:
     """A framework that forgot to await the guard would still let nobody in."""
     scope = {"type": "http", "method": "GET", "headers": [], "path": "/", "query_string": b"", "app": site.app}
-    scope["logto_asgi"] = LogtoUser(site.logto, scope)
+    scope["logto_asgi"] = LogtoUser(Visit(site.logto, scope))
     with pytest.raises(SignInRequired):
         require_auth(HTTPConnection(scope), SecurityScopes())  # type: ignore[unused-coroutine]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from logto_asgi.models import Session
+from logto_asgi.models import AccessToken, Session
 from logto_asgi.session.cookies import RawHeaders
 from logto_asgi.session.loaded import Loaded
 
@@ -74,8 +74,16 @@ class SessionBackend(Protocol):
         """Take up a new session. Raise `SessionTooLarge`, `StoreUnavailable` or `StoreFull`."""
         ...
 
+    def newest(self, session_id: str) -> Session | None:
+        """Return the newest state that this process knows of a session, if it knows one."""
+        ...
+
     async def current(self, session: Session) -> Session | None:
         """Return the newest state that a state in hand led to, None when there is nothing to go on from."""
+        ...
+
+    def used(self, session: Session, token: AccessToken) -> Session:
+        """Note now and then that a kept token was used, so that the least recently used one is the first to go."""
         ...
 
     async def end(self, session: Session, *, replaced: bool = False) -> Session:

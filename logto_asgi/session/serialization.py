@@ -26,6 +26,7 @@ def dump_session(session: Session, access_tokens: Iterable[list[Any]] = ()) -> d
         "c": session.claims.raw(),
         "o": " ".join(session.scopes),
         "a": list(access_tokens),
+        "k": session.checked_at,
     }
     if session.refresh_token is not None:
         payload["f"] = session.refresh_token
@@ -54,6 +55,7 @@ def parse_session(payload: Mapping[str, Any]) -> Session:
         refresh_token=_optional(_text, payload.get("f")),
         id_token=_optional(_text, payload.get("h")),
         access_tokens=MappingProxyType({token.key: token for token in tokens}),
+        checked_at=_whole(payload.get("k", 0)),
     )
 
 

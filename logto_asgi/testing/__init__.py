@@ -4,6 +4,7 @@ from logto_asgi.testing.blocking import sign_in
 from logto_asgi.testing.clients import Client
 from logto_asgi.testing.clock import Clock
 from logto_asgi.testing.provider import DevelopmentProvider
+from logto_asgi.testing.store_contract import SessionStoreContract
 from logto_asgi.testing.switch import signed_in, signed_out
 from logto_asgi.testing.users import DemoUser, Organization
 from logto_asgi.testing.visitor import Visitor, development_config, issuer_client
@@ -14,6 +15,7 @@ __all__ = [
     "DemoUser",
     "DevelopmentProvider",
     "Organization",
+    "SessionStoreContract",
     "Visitor",
     "development_config",
     "issuer_client",

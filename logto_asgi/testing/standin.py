@@ -68,18 +68,25 @@ class StandIn:
                     vars(place)[name] = before
 
     def _answer(self) -> None:
-        answers = (self._load, self._headers_to_send, self._get_token, self._fetch_user_info)
+        answers = (
+            self._load,
+            self._headers_to_send,
+            self._get_token,
+            self._unchanged,
+            self._unchanged,
+            self._fetch_user_info,
+        )
         for (place, name), answer in zip(_doors(self._runtime), answers, strict=True):
             vars(place)[name] = answer
 
     def _load(self, headers: Iterable[tuple[bytes, bytes]]) -> Loaded:
         sessions = self._runtime.sessions
         loaded = type(sessions).load(sessions, headers)
-        loaded.presented, loaded.problem, loaded.clear = None, None, False
+        loaded.presented, loaded.problem, loaded.clear, loaded.id = None, None, False, None
         loaded.session = self._session
         if self._session is not None:
             now = int(self._runtime.clock())
-            loaded.session = replace(self._session, created_at=now, sealed_at=now)
+            loaded.session = replace(self._session, created_at=now, sealed_at=now, checked_at=now)
         return loaded
 
     def _headers_to_send(self, loaded: Loaded, *, may_roll: bool) -> list[str]:
@@ -96,6 +103,7 @@ class StandIn:
         resource: str | None = None,
         organization_id: str | None = None,
         force_refresh: bool = False,
+        min_ttl: int | None = None,
     ) -> tuple[Session, AccessToken]:
         self._runtime.tokens._check_configured(resource, organization_id)
         value = self._access_tokens.get((resource, organization_id)) or _invented(resource, organization_id)
@@ -103,6 +111,10 @@ class StandIn:
             raise value
         now = int(self._runtime.clock())
         return session, AccessToken(value, now + _HOUR, (), resource, organization_id, now, now)
+
+    async def _unchanged(self, session: Session) -> Session:
+        """Refresh nothing and clear nothing: what the test says goes on."""
+        return session
 
     async def _fetch_user_info(self, session: Session) -> tuple[Session, UserInfo]:
         if isinstance(self._user_info, LogtoError):
@@ -114,7 +126,14 @@ class StandIn:
 def _doors(runtime: Logto) -> tuple[tuple[Any, str], ...]:
     """Return where requests ask for the session, and how it reaches the cookie: the places to stand in."""
     sessions, tokens = runtime.sessions, runtime.tokens
-    return (sessions, "load"), (sessions, "headers_to_send"), (tokens, "get"), (runtime, "fetch_user_info")
+    return (
+        (sessions, "load"),
+        (sessions, "headers_to_send"),
+        (tokens, "get"),
+        (tokens, "renew"),
+        (tokens, "clear"),
+        (runtime, "fetch_user_info"),
+    )
 
 
 def _session(runtime: Logto, somebody: Somebody) -> Session:
