@@ -225,7 +225,7 @@ class RedisStore:
             return await self._command("EVAL", script.text, 1, key, *args)
 
     async def _command(self, *words: int | str) -> Any:
-        return await self._clients.current().execute_command(*words)
+        return await self._clients.send(*words)
 
 
 def _stored(answer: Iterable[Any]) -> StoredSession:

@@ -27,6 +27,10 @@ _SENTINEL = ConfigurationProblem("RedisStore", "was given a Sentinel.", "Give it
 class RedisClient(Protocol):
     """What a store needs of a client: `redis.asyncio.Redis` and `RedisCluster` have it."""
 
+    async def initialize(self) -> Any:
+        """Learn what must be known before the first command."""
+        ...
+
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command and return the answer."""
         ...
@@ -55,8 +59,8 @@ class GivenClient:
     def __str__(self) -> str:
         return f"a {type(self._client).__name__} of the app's"
 
-    def current(self) -> RedisClient:
-        """Return the client. Raise `SetupError` on another event loop than the first: its connections belong there."""
+    async def send(self, *words: str | int) -> Any:
+        """Send a command. Raise `SetupError` on another event loop than the first: the connections belong there."""
         loop = asyncio.get_running_loop()
         if self._loop not in (None, loop):
             raise SetupError(
@@ -64,7 +68,9 @@ class GivenClient:
                 " RedisStore.from_url(url) make one for each."
             )
         self._loop = loop
-        return self._client
+        # A Cluster's client sends what comes before it knows the slots to any node, and stumbles over the corrections.
+        await self._client.initialize()
+        return await self._client.execute_command(*words)
 
     async def aclose(self) -> None:
         """Leave it open."""
@@ -84,11 +90,11 @@ class UrlClients:
     def __str__(self) -> str:
         return f"{self._url.partition(':')[0]}://"
 
-    def current(self) -> RedisClient:
-        """Return the client of the running event loop."""
+    async def send(self, *words: str | int) -> Any:
+        """Send a command through the client of the running event loop."""
         loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        return self._open(loop) if client is None else client
+        client = self._clients.get(loop) or self._open(loop)
+        return await client.execute_command(*words)
 
     async def aclose(self) -> None:
         """Close the client of the running event loop."""
@@ -100,7 +106,7 @@ class UrlClients:
             with contextlib.suppress(RedisError, OSError):
                 await client.aclose()
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> RedisClient:
+    def _open(self, loop: asyncio.AbstractEventLoop) -> Any:
         from redis.asyncio import BlockingConnectionPool, Redis
 
         client = Redis.from_pool(BlockingConnectionPool.from_url(self._url, **self._options))
