@@ -42,8 +42,13 @@ class _Line(Generic[T]):
         self.jobs: list[_Job[T]] = []
 
     def find(self, what: Hashable, *, fresh: bool) -> _Job[T] | None:
-        """Return a job whose result serves: the same work, and begun no earlier than asked when that matters."""
-        return next((job for job in self.jobs if job.what == what and not (fresh and job.begun)), None)
+        """Return a job whose result serves: the same work, and begun no earlier than asked when that matters.
+
+        One that is done serves nobody, although it is here until its callback runs: who joined it again and again
+        would never let the callback run.
+        """
+        same = (job for job in self.jobs if job.what == what and not job.task.done())
+        return next((job for job in same if not (fresh and job.begun)), None)
 
 
 class Lines(Generic[T]):

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -88,7 +89,13 @@ class Logto:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            client = OidcClient(self.config, http_client=self._http_client, clock=self.clock, cache=self._discovery)
+            client = OidcClient(
+                self.config,
+                http_client=self._http_client,
+                clock=self.clock,
+                cache=self._discovery,
+                on_retry=partial(self.events.note, "refresh.retried"),
+            )
             self._clients[loop] = client
         return client
 

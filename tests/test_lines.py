@@ -163,6 +163,22 @@ async def test_end_of_an_old_copy_is_not_the_end_of_a_newer_state(ask: Ask) -> N
     assert await other == "alive"
 
 
+async def test_work_that_is_done_is_not_joined_again(lines: Lines[Any]) -> None:
+    """Who comes between its end and the loop's next round has it begun anew, and does not turn in circles."""
+    again = Work("alive")
+    again.gate.set()
+    late: list[asyncio.Task[Any]] = []
+
+    async def end_with_a_latecomer(_: Session) -> Any:
+        # The latecomer's first step is queued before the callbacks of this task's end.
+        late.append(asyncio.ensure_future(lines.join(replace(SESSION, version=2), "a", again)))
+        raise SessionEnded("an old copy")
+
+    with pytest.raises(SessionEnded):
+        await lines.join(SESSION, "a", end_with_a_latecomer)
+    assert await late[0] == "alive"
+
+
 async def test_work_that_has_not_begun_takes_the_newest_state(ask: Ask) -> None:
     """It begins from the newest that any of its callers holds."""
     first, second = Work(1), Work(2)

@@ -53,6 +53,7 @@ class OidcClient:
         cache: DiscoveryCache | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_retry: Callable[[], None] | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -62,6 +63,7 @@ class OidcClient:
             make_client=_new_http_client,
             clock=clock,
             sleep=sleep,
+            on_retry=on_retry,
         )
         self._discovery = Discovery(issuer=config.issuer, fetch=self._fetch_document, cache=cache, clock=clock)
 

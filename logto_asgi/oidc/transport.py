@@ -120,11 +120,13 @@ class Transport:
         http_client: HTTPClient | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_retry: Callable[[], None] | None = None,
     ) -> None:
         self._deadline = deadline
         self._make_client = make_client
         self._clock = clock
         self._sleep = sleep
+        self._on_retry = on_retry
         self._handed_in = http_client
         self._own: HTTPClient | None = None
         self._making: SingleFlight[HTTPClient] = SingleFlight()
@@ -163,6 +165,8 @@ class Transport:
             why = "it could not be delivered" if answer is None else f"HTTP {answer.status}"
             logger.info("a request to %s is sent again in %.2f s: %s", _place(request.url), pause, why)
             await self._sleep(pause)
+            if self._on_retry is not None:
+                self._on_retry()
             answer = await self._attempt(request)
         if answer is None:
             raise IssuerUnavailable(_UNREACHABLE, processed=False)

@@ -21,6 +21,8 @@ __all__ = ["CookieTurn"]
 
 logger = logging.getLogger("logto_asgi")
 
+_REFUSED = "session ended: the issuer refused its refresh token (invalid_grant)"
+
 _OTHER_PROCESS = (
     "a refresh token was refused that another process may have used, or this one before it was restarted: sessions in "
     "cookies cannot be refreshed by two processes at once. With several workers keep them in a store: store=RedisStore."
@@ -70,7 +72,7 @@ class CookieTurn:
         is_newest, made_here = self._registry.is_newest(session), self._registry.is_made_here(session)
         if is_newest:
             await self._sessions.end(session)
-            logger.info("session ended: the issuer refused its refresh token (invalid_grant)")
+            self._events.note("session.ended", _REFUSED, reason="invalid_grant")
         else:
             logger.info("refresh token refused (invalid_grant): an old copy, another process has a newer one")
         if not (is_newest and made_here):

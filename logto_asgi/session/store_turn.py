@@ -29,6 +29,8 @@ __all__ = ["StoreTurn"]
 
 logger = logging.getLogger("logto_asgi")
 
+_REFUSED = "session ended: the issuer refused its refresh token (invalid_grant)"
+
 
 class StoreTurn:
     """One refresh's view of a session. `clock` gives seconds since 1970."""
@@ -97,7 +99,8 @@ class StoreTurn:
                 raise
             found = replace(self._held, live=change.live)
         if isinstance(found, Gone):
-            self.revocable, self._mark = found.word != "replaced", None
+            # What just cannot be read is a newer worker's, and lives on there.
+            self.revocable, self._mark = found.problem != "unknown_key" and found.word != "replaced", None
             return False
         if found.live is not change.live:
             return self._was_overtaken(found)
@@ -158,24 +161,23 @@ class StoreTurn:
 
         Raise `StoreUnavailable`.
         """
-        key = key_of(self.session.id)
+        key, self._mark = key_of(self.session.id), None
         while True:
             found = await self._keeper.look(key, touch=False)
             if isinstance(found, Gone):
-                break
+                return
             if self._is_newer(found):
                 self.session = found.live.session
                 logger.info("refresh token refused (invalid_grant): an old copy, there is a newer one")
                 return
             if await self._ending.bury(found.live.session, "ended", found.revision):
                 self._keeper.forget(key, "ended")
-                break
-        self._mark = None
-        self._tell_of_end()
+                self._tell_of_end()
+                return
 
     def _tell_of_end(self) -> None:
         if self._doubt is None:
-            logger.info("session ended: the issuer refused its refresh token (invalid_grant)")
+            self._events.note("session.ended", _REFUSED, reason="invalid_grant")
             return
         self._events.note(
             "refresh.lost",
@@ -183,6 +185,7 @@ class StoreTurn:
             "(no answer in time, a process killed, or a store that lost its last writes): the user must sign in again",
             level=logging.WARNING,
         )
+        self._events.note("session.ended", reason="refresh_lost")
 
     async def leave(self) -> None:
         """Call a request over whose end this turn was never told."""

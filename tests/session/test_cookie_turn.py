@@ -230,7 +230,7 @@ async def test_refused_here(
     with caplog.at_level(logging.INFO, "logto_asgi"):
         await refused(backend, newest)
     assert backend.is_ended(session.id)
-    assert events.counts == {}
+    assert events.counts == {"session.ended": 1}
     assert caplog.messages == ["session ended: the issuer refused its refresh token (invalid_grant)"]
 
 
@@ -251,7 +251,7 @@ async def test_refused_and_made_elsewhere(
     with caplog.at_level(logging.INFO, "logto_asgi"):
         await refused(backend, loaded.session)
     assert backend.is_ended(session.id)
-    assert events.counts == {"cookie.other_process": 1}
+    assert events.counts == {"cookie.other_process": 1, "session.ended": 1}
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
     assert "store=" in caplog.messages[-1]
     assert session.id not in caplog.text
