@@ -31,6 +31,8 @@ _MARGIN = 4.0
 """Seconds that a lock outlives the deadline of a refresh: two calls of the store, and some."""
 _PAUSES = (0.03, 0.09)
 """Seconds between two looks at a session that somebody else refreshes: between these, by chance."""
+_LATER = 0.3
+"""Seconds between tries to release a lock while the store is away."""
 _SETTLING = 3.0
 """Seconds that a store is back before an interrupted refresh is repeated: its process may yet save the answer."""
 
@@ -68,11 +70,13 @@ class Turns:
                     await self._release(key, lock)
 
     async def aclose(self) -> None:
-        """Wait for locks of this event loop that are being released."""
+        """Wait a moment for locks of this event loop that are being released; the others end by themselves."""
         loop = asyncio.get_running_loop()
         tasks = [task for task in self._unlocking if task.get_loop() is loop]
         if tasks:
-            await asyncio.wait(tasks)
+            _, pending = await asyncio.wait(tasks, timeout=2 * _LATER)
+            for task in pending:
+                task.cancel()
 
     async def _wait(self, key: str, enough: Callable[[Session], bool]) -> tuple[Held, str | None]:
         """Return the session, and the token of its lock unless its newest state is enough."""
@@ -132,12 +136,23 @@ class Turns:
                 await self._unlock(key, lock)
 
     async def _release(self, key: str, lock: str) -> None:
-        """Release a lock, also where the caller is cancelled once more. What fails is left to the lock's own end."""
+        """Release a lock, also where the caller is cancelled once more; where the store is away, a little later."""
         await asyncio.shield(self._spawn(self._unlock(key, lock)))
 
     async def _unlock(self, key: str, lock: str) -> None:
-        with contextlib.suppress(StoreUnavailable):
+        try:
             await self._keeper.store.unlock(key, lock)
+        except StoreUnavailable:
+            self._spawn(self._unlock_later(key, lock))
+
+    async def _unlock_later(self, key: str, lock: str) -> None:
+        """Try until the lock has come to its own end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._ttl):
+                while True:
+                    await asyncio.sleep(_LATER)
+                    with contextlib.suppress(StoreUnavailable):
+                        return await self._keeper.store.unlock(key, lock)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name="logto_asgi unlock")
