@@ -61,7 +61,10 @@ async def forget(user: SignedIn) -> dict[str, int]:
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>One refresh for four workers</title>
-<style>body { font: 1rem/1.5 system-ui; margin: 2rem; color-scheme: light dark } td, th { padding: 0 1rem 0 0 }</style>
+<style>
+body { font: 1rem/1.5 system-ui; margin: 2rem; color-scheme: light dark }
+td, th { padding: 0 1rem 0 0; text-align: left }
+</style>
 <h1>One refresh for four workers</h1>
 <p><button id="ask">Let the token expire, then ask twenty times at once</button></p>
 <p><a href="/logto/sign-out">Sign out</a></p>

@@ -237,6 +237,7 @@ async def ask_twenty_times(address: str, cookies: httpx.Cookies) -> list[dict[st
     async with httpx.AsyncClient(trust_env=False, timeout=60, cookies=cookies) as browser:
         assert (await browser.post(f"{address}/forget")).status_code == 200
         answers = await asyncio.gather(*(browser.get(f"{address}/token") for _ in range(20)))
+        assert [answer.text for answer in answers if answer.status_code != 200] == []
         return [answer.json() for answer in answers]
 
 
