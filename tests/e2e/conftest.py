@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import e2e_report
 import pytest
+from e2e_fixtures import crowd, fleet, proof, redis  # noqa: F401 - fixtures, for every test here
 from e2e_provider import Provider, need, step_aside
 from e2e_site import Site, Tls
 
@@ -20,6 +22,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what the tests with several workers counted."""
+    e2e_report.write(terminalreporter)
 
 
 @pytest.fixture(scope="session")
