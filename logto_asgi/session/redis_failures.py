@@ -111,10 +111,14 @@ def refuses_writes(error: BaseException | None) -> bool:
 
 
 def _kind_of(error: BaseException) -> str:
-    word = _word_of(error)
-    if word in _FAULTS:
-        return word
-    return next((base.__name__ for base in type(error).__mro__ if base.__name__ in _FAULTS), type(error).__name__)
+    """Return the key of the fault. redis-py may wrap what Redis says to a new connection into a `ConnectionError`."""
+    said: BaseException | None = error
+    while said is not None:
+        for kind in (_word_of(said), *(base.__name__ for base in type(said).__mro__)):
+            if kind in _FAULTS:
+                return kind
+        said = said.__cause__
+    return type(error).__name__
 
 
 def _word_of(error: BaseException | None) -> str:
