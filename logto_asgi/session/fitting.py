@@ -22,7 +22,7 @@ def fit(session: Session, sealer: Sealer, *, capacity: int) -> dict[str, Any]:
         raise SessionTooLarge(
             f"The claims of this user are too large for a cookie: sealed they have {capacity - room * 4 // 3:,} "
             f"characters, and {capacity:,} fit. "
-            "Sessions on the server (store=) are planned for the next release; until then ask for fewer scopes."
+            "Keep sessions on the server (store=RedisStore.from_url(…)), or ask for fewer scopes."
         )
     kept: list[list[Any]] = []
     for token in sorted(session.access_tokens.values(), key=lambda token: token.used_at, reverse=True):
