@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from logto_asgi.errors import ConfigurationError, StoreFull, StoreUnavailable
+from logto_asgi.errors import ConfigurationError, SetupError, StoreFull, StoreUnavailable
 from logto_asgi.session.stores import SessionStore, StoredSession, Touch
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class GuardedStore:
         except StoreFull:
             self._answered()
             raise
-        except ConfigurationError:
+        except (ConfigurationError, SetupError):
             raise
         except StoreUnavailable:
             self._failed("it says so")

@@ -205,6 +205,7 @@ class Keeper:
             if revision is not None:
                 held = Held(change.live, change.value, revision, int(self._clock()))
                 self._note(change.key, held)
+                self.unsaved.saved(change)
                 return held
             found = await self.fetch(change.key)
             if isinstance(found, Gone) or once or not change.may_replace(found):

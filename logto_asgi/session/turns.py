@@ -48,7 +48,7 @@ class Turns:
         self._events = events
         self._clock = clock
         self._ttl = config.http_timeout + _MARGIN
-        self._patience = (len(config.resources) + 1) * self._ttl
+        self._patience = (len(config.resources) + 1) * self._ttl + _MARGIN
         self._unlocking: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -72,7 +72,7 @@ class Turns:
     async def aclose(self) -> None:
         """Wait a moment for locks of this event loop that are being released; the others end by themselves."""
         loop = asyncio.get_running_loop()
-        tasks = [task for task in self._unlocking if task.get_loop() is loop]
+        tasks = [task for task in list(self._unlocking) if task.get_loop() is loop]
         if tasks:
             _, pending = await asyncio.wait(tasks, timeout=2 * _LATER)
             for task in pending:
@@ -116,7 +116,7 @@ class Turns:
         mark = held.live.mark
         if mark is None or mark.over:
             return False
-        if mark.at - self._ttl <= self._clock() <= mark.at + self._ttl + 1:
+        if mark.at - self._ttl <= self._clock() <= mark.at + self._ttl:
             return True
         return self._keeper.store.was_away(within=_SETTLING)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from logto_asgi.errors import StoreUnavailable
+from logto_asgi.errors import LogtoError
 from logto_asgi.models import Session
 from logto_asgi.session.changes import Change
 from logto_asgi.session.known import Gone, Held
@@ -43,8 +43,8 @@ class _Kept:
 class Unsaved:
     """Changes by key, at most 10,000, written by a task of each event loop until that succeeds or nobody wants them.
 
-    `write` writes one and returns what lies there then, `ends_at` says until when one may be wanted. Safe to use from
-    several threads. `clock` gives seconds since 1970.
+    `write` writes one, tells `saved`, and returns what lies there then; `ends_at` says until when one may be wanted.
+    `clock` gives seconds since 1970. Safe to use from several threads.
     """
 
     def __init__(
@@ -101,6 +101,16 @@ class Unsaved:
         with self._lock:
             self._kept.pop(key, None)
 
+    def saved(self, change: Change) -> None:
+        """Note that a change was written: what waits under its key, if it is no later one, need not wait any more."""
+        with self._lock:
+            kept = self._kept.get(change.key)
+            if kept is None or kept.change.live.session.version > change.live.session.version:
+                return
+            del self._kept[change.key]
+        if kept.counts:
+            self._events.note("save.recovered", "a session that was kept while the store was away is saved")
+
     async def aclose(self, timeout: float) -> None:  # noqa: ASYNC109 - what is left is given up
         """Try for up to `timeout` seconds more what waits on this event loop, then give it up."""
         loop = asyncio.get_running_loop()
@@ -144,24 +154,18 @@ class Unsaved:
             return True
         try:
             found = await self._write(kept.change)
-        except StoreUnavailable:
+        except LogtoError:
             return False
         if self._kept.get(key) is not kept:
-            return True  # A later state has taken its place.
+            return True  # It is saved, or a later state has taken its place.
         self.drop(key)
         if kept.counts and isinstance(found, Held):
-            self._tell(is_ours=found.value == kept.change.value)
+            self._events.note(
+                "save.overtaken",
+                "a session that was kept was not saved: somebody else has saved a newer state",
+                level=logging.WARNING,
+            )
         return True
-
-    def _tell(self, *, is_ours: bool) -> None:
-        if is_ours:
-            self._events.note("save.recovered", "a session that was kept while the store was away is saved")
-            return
-        self._events.note(
-            "save.overtaken",
-            "a session that was kept was not saved: somebody else has saved a newer state",
-            level=logging.WARNING,
-        )
 
     def _give_up(self, key: str) -> bool:
         """Forget a change for good. Return whether a state is lost with it."""

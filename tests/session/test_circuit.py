@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from faulty_store import FaultyStore
 
-from logto_asgi.errors import ConfigurationError, ConfigurationProblem, StoreFull, StoreUnavailable
+from logto_asgi.errors import ConfigurationError, ConfigurationProblem, SetupError, StoreFull, StoreUnavailable
 from logto_asgi.events import Events
 from logto_asgi.session.circuit import GuardedStore
 
@@ -165,6 +165,9 @@ async def test_configuration_errors_stay(guarded: GuardedStore, store: FaultySto
     store.down = ConfigurationError([ConfigurationProblem("store", "is too old.", "Use another.")])
     with pytest.raises(ConfigurationError):
         await guarded.check()
+    store.down = SetupError("Another event loop.")
+    with pytest.raises(SetupError):
+        await guarded.get(KEY, now=1)
     assert dict(events.counts) == {}
 
 

@@ -224,7 +224,7 @@ async def test_a_dump_tells_nothing(
     await sign_in(backend, browser, session)
     dump = repr(store.inside._kept) + repr(store.values) + repr(store.inside._index)
     token = next(iter(session.access_tokens.values())).value
-    for secret in (session.id, session.refresh_token, token, session.claims.sub, "issuer-session", "Ada"):
+    for secret in (session.id, session.refresh_token, token, session.claims.sub, "issuer-session", "Ada Ĺovelace"):
         assert secret
         assert secret not in dump
 

@@ -1,0 +1,288 @@
+"""Facts about sessions that wait to be saved, about changes, and about what a process knows of sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from logto_asgi.errors import StoreUnavailable
+from logto_asgi.events import Events
+from logto_asgi.models import Session
+from logto_asgi.session import unsaved as module
+from logto_asgi.session.changes import Change
+from logto_asgi.session.known import Gone, Held, KnownStates
+from logto_asgi.session.records import Live, Mark
+from logto_asgi.session.unsaved import Unsaved
+
+START = 1_700_000_000
+
+Make = Callable[..., Session]
+
+
+def held(session: Session, *, saved_at: int = START, revision: int = 1, value: str = "v", mark: Any = None) -> Held:
+    return Held(Live(session, saved_at, mark), value, revision, START)
+
+
+@pytest.fixture
+def base(make_session: Make) -> Held:
+    return held(make_session(version=5), revision=7)
+
+
+def change_of(base: Held, key: str = "key", value: str = "new", **fields: Any) -> Change:
+    session = replace(base.live.session, version=base.live.session.version + 1)
+    return Change(key, Live(session, START + 1), value, base, **fields)
+
+
+# -- Changes -----------------------------------------------------------------------------------------------------------
+
+
+def test_may_replace(base: Held) -> None:
+    """A change goes over the state it began with, in whatever revision, and over its own earlier try."""
+    change = change_of(base, tried=("lost",))
+    assert change.may_replace(base)
+    assert change.may_replace(replace(base, revision=9, value="sealed anew"))
+    assert change.may_replace(replace(base, revision=9, live=replace(base.live, mark=Mark(1, "other"))))
+    assert change.may_replace(held(replace(base.live.session, version=6), revision=8, value="lost"))
+
+
+def test_may_not_replace(base: Held) -> None:
+    """A change goes over nothing that somebody else has saved since, whatever its version."""
+    change = change_of(base)
+    for version in (4, 5, 6, 9):
+        session = replace(base.live.session, version=version)
+        assert not change.may_replace(held(session, saved_at=START + 1, revision=8))
+
+
+def test_may_replace_what_was_set_back(base: Held) -> None:
+    """Over an older state it goes only where the store has lost writes: its revision tells."""
+    older = replace(base.live.session, version=4)
+    change = change_of(base)
+    assert change.may_replace(held(older, saved_at=START - 5, revision=6))
+    assert change.may_replace(held(older, saved_at=START - 5, revision=7))
+    assert not change.may_replace(held(older, saved_at=START - 5, revision=8))
+    assert not change.may_replace(held(older, saved_at=START + 5, revision=6))
+
+
+def test_marks_of_others(base: Held) -> None:
+    """A change that just takes a mark away leaves the mark of another alone."""
+    change = change_of(base, over_marks=False)
+    assert change.may_replace(replace(base, revision=9))
+    assert not change.may_replace(replace(base, revision=9, live=replace(base.live, mark=Mark(1, "other"))))
+
+
+def test_successors_know_what_led_to_them(base: Held) -> None:
+    """A change built on one that is not saved yet goes over whatever that one may go over."""
+    first = change_of(base, value="first")
+    second = change_of(held(first.live.session, saved_at=START + 1, revision=7), value="second").after(first)
+    assert second.may_replace(replace(base, revision=8, value="sealed anew"))
+    assert second.may_replace(held(replace(base.live.session, version=6), revision=8, value="first"))
+    assert not second.may_replace(held(replace(base.live.session, version=6), saved_at=START + 9, revision=8))
+    assert second.is_newer_than(base)
+    assert change_of(base).after(None) == change_of(base)
+
+
+# -- What waits --------------------------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Stands for a store that is away until `back` is set."""
+
+    def __init__(self) -> None:
+        self.back = False
+        self.written: list[str] = []
+        self.answer: Callable[[Change], Held | Gone] = lambda change: held(change.live.session, value=change.value)
+        self.unsaved: Unsaved | None = None
+
+    async def __call__(self, change: Change) -> Held | Gone:
+        await asyncio.sleep(0)
+        if not self.back:
+            raise StoreUnavailable("away")
+        self.written.append(change.value)
+        answer = self.answer(change)
+        if self.unsaved is not None and isinstance(answer, Held) and answer.value == change.value:
+            self.unsaved.saved(change)
+        return answer
+
+
+@pytest.fixture
+def writer() -> Writer:
+    return Writer()
+
+
+@pytest.fixture
+def events() -> Events:
+    return Events()
+
+
+@pytest.fixture
+def unsaved(writer: Writer, events: Events, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Unsaved:
+    monkeypatch.setattr(module, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.01)
+    unsaved = Unsaved(writer, lambda session: session.created_at + 100, events, clock=clock)
+    writer.unsaved = unsaved
+    return unsaved
+
+
+async def until_empty(unsaved: Unsaved) -> None:
+    async with asyncio.timeout(10):
+        while len(unsaved):
+            await asyncio.sleep(0.001)
+
+
+async def test_tried_until_it_is_saved(unsaved: Unsaved, writer: Writer, events: Events, base: Held) -> None:
+    """What waits is tried again and again, written once, and counted once."""
+    unsaved.keep(change_of(base))
+    await asyncio.sleep(0.05)
+    assert writer.written == []
+    writer.back = True
+    await until_empty(unsaved)
+    assert writer.written == ["new"]
+    assert dict(events.counts) == {"save.deferred": 1, "save.recovered": 1}
+
+
+async def test_the_latest_is_written(unsaved: Unsaved, writer: Writer, events: Events, base: Held) -> None:
+    """Of several states of a session the latest waits; that is one loss avoided, not several."""
+    unsaved.keep(change_of(base, value="first"))
+    unsaved.keep(change_of(base, value="second"))
+    writer.back = True
+    await until_empty(unsaved)
+    assert writer.written == ["second"]
+    assert dict(events.counts) == {"save.deferred": 1, "save.recovered": 1}
+
+
+async def test_saved_by_somebody_here(unsaved: Unsaved, events: Events, base: Held) -> None:
+    """What a later write of this process includes need not wait any more; an earlier one changes nothing."""
+    change = change_of(base)
+    unsaved.keep(change)
+    unsaved.saved(replace(change, live=base.live))
+    assert len(unsaved) == 1
+    unsaved.saved(change)
+    assert len(unsaved) == 0
+    assert events.counts["save.recovered"] == 1
+
+
+async def test_marks_are_not_counted(unsaved: Unsaved, writer: Writer, events: Events, base: Held) -> None:
+    """Taking a mark away late is no session saved late."""
+    unsaved.keep(change_of(base), counts=False)
+    writer.back = True
+    await until_empty(unsaved)
+    assert dict(events.counts) == {}
+
+
+async def test_overtaken(unsaved: Unsaved, writer: Writer, events: Events, base: Held) -> None:
+    """Where somebody else saved a newer state, it is said, and what waits is dropped."""
+    writer.back, writer.answer = True, lambda change: held(change.live.session, value="other")
+    unsaved.keep(change_of(base))
+    await until_empty(unsaved)
+    assert dict(events.counts) == {"save.deferred": 1, "save.overtaken": 1}
+
+
+async def test_ended(unsaved: Unsaved, writer: Writer, events: Events, base: Held) -> None:
+    """Where the session ended nothing is saved, and nobody has lost anything."""
+    writer.back, writer.answer = True, lambda change: Gone("ended")
+    unsaved.keep(change_of(base))
+    await until_empty(unsaved)
+    assert dict(events.counts) == {"save.deferred": 1}
+
+
+async def test_given_up_at_its_end(unsaved: Unsaved, events: Events, clock: Any, base: Held) -> None:
+    """What waits beyond the end of its session is given up."""
+    unsaved.keep(change_of(base))
+    clock.now += 100
+    await until_empty(unsaved)
+    assert events.counts["save.lost"] == 1
+
+
+async def test_bounded(unsaved: Unsaved, events: Events, base: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound the oldest is given up, and counted."""
+    monkeypatch.setattr(module, "_MAX_KEPT", 3)
+    for number in range(5):
+        unsaved.keep(change_of(base, key=str(number)))
+    assert len(unsaved) == 3
+    assert unsaved.get("1") is None
+    assert unsaved.get("2") is not None
+    assert events.counts["save.lost"] == 2
+    await unsaved.aclose(0)
+    assert events.counts["save.lost"] == 5
+    assert len(unsaved) == 0
+
+
+async def test_many(unsaved: Unsaved, writer: Writer, base: Held) -> None:
+    """However many wait, each is written once."""
+    for number in range(500):
+        unsaved.keep(change_of(base, key=str(number), value=str(number)))
+    writer.back = True
+    await until_empty(unsaved)
+    assert sorted(writer.written) == sorted(map(str, range(500)))
+
+
+def test_another_event_loop_goes_on(unsaved: Unsaved, writer: Writer, base: Held) -> None:
+    """What a closed event loop has left is written by the next one that has something to write."""
+
+    async def keep(key: str) -> None:
+        unsaved.keep(change_of(base, key=key, value=key))
+
+    async def keep_and_wait() -> None:
+        await keep("second")
+        await until_empty(unsaved)
+
+    asyncio.run(keep("first"))
+    gc.collect()
+    writer.back = True
+    asyncio.run(keep_and_wait())
+    assert sorted(writer.written) == ["first", "second"]
+
+
+async def test_nothing_to_close(unsaved: Unsaved) -> None:
+    """Closing costs nothing where nothing waits."""
+    await unsaved.aclose(60)
+
+
+# -- What a process knows ----------------------------------------------------------------------------------------------
+
+
+def test_known_states(make_session: Make) -> None:
+    """The newest state is known; an answer that was overtaken does not bring back an older one."""
+    known = KnownStates()
+    session = make_session(version=2)
+    newest = held(session, value="2")
+    known.note("key", newest, now=10, expires_at=100)
+    known.note("key", held(replace(session, version=1), value="1"), now=11, expires_at=100)
+    assert known.get("key") == newest
+    assert known.recent("key", since=10) == newest
+    assert known.recent("key", since=10.1) is None
+    assert known.get("other") is None
+
+
+def test_known_ends(make_session: Make) -> None:
+    """What has ended for good is not known again; what was just absent is."""
+    known = KnownStates()
+    state = held(make_session())
+    known.absent("absent", now=10)
+    known.end("ended", "replaced", now=10)
+    for key in ("absent", "ended"):
+        known.note(key, state, now=11, expires_at=100)
+    assert known.get("absent") == state
+    assert known.get("ended") is None
+    assert known.ended("absent", now=12) is None
+    assert known.ended("ended", now=69) == Gone("ended", word="replaced")
+    assert known.ended("ended", now=70) == Gone("ended", clear=True, word="replaced")
+
+
+def test_known_is_bounded(make_session: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many sessions a process meets, it remembers a bounded number of bytes and of ends."""
+    monkeypatch.setattr("logto_asgi.session.known._MAX_GONE", 10)
+    known = KnownStates(limit=50_000)
+    session = make_session()
+    for number in range(100):
+        known.note(str(number), held(session, value="v" * 1_000), now=10, expires_at=100)
+        known.end(f"ended {number}", "ended", now=10)
+    assert known._states.cost <= 50_000
+    assert len(known._gone) == 10
+    assert known.get("99") is not None
+    assert known.ended("ended 99", now=10) is not None
