@@ -42,16 +42,21 @@ def tcp_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]
 @pytest.fixture(scope="module")
 def tls_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis that speaks TLS only."""
-    trustme = pytest.importorskip("trustme")
     home = tmp_path_factory.mktemp("redis")
+    with RedisServer(home, tls=issue(home, "localhost", "127.0.0.1")) as server:
+        yield server
+
+
+def issue(home: Path, *names: str) -> Tls:
+    """Write a certificate for these names."""
+    trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
-    issued = authority.issue_cert("localhost", "127.0.0.1")
+    issued = authority.issue_cert(*names)
     files = Tls(cert=home / "cert.pem", key=home / "key.pem", ca=home / "ca.pem")
     authority.cert_pem.write_to_path(str(files.ca))
     issued.private_key_pem.write_to_path(str(files.key))
     files.cert.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
-    with RedisServer(home, tls=files) as server:
-        yield server
+    return files
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +149,24 @@ class TestCluster(GivenClientContract):
         return aioredis.RedisCluster(host="127.0.0.1", port=self.port)
 
 
+async def test_a_certificate_must_be_right(tmp_path: Path, tls_redis: RedisServer) -> None:
+    """Over rediss:// one of an unknown authority, or for another host, is refused, unless the app says otherwise."""
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    with RedisServer(stranger, tls=issue(stranger, "other.example")) as server:
+        assert tls_redis.tls is not None
+        assert server.tls is not None
+        unknown = RedisStore.from_url(server.url, timeout=PATIENCE, ssl_ca_certs=str(tls_redis.tls.ca))
+        elsewhere = RedisStore.from_url(server.url, timeout=PATIENCE, ssl_ca_certs=str(server.tls.ca))
+        for store in (unknown, elsewhere):
+            with pytest.raises(StoreUnavailable):
+                await store.get(new_key(), now=NOW)
+            await store.aclose()
+        careless = RedisStore.from_url(f"{server.url}?ssl_cert_reqs=none", timeout=PATIENCE)
+        assert await careless.get(new_key(), now=NOW) is None
+        await careless.aclose()
+
+
 @pytest.fixture
 async def store(socket_redis: RedisServer) -> AsyncIterator[RedisStore]:
     """A store on an empty Redis."""
@@ -181,6 +204,18 @@ async def test_an_index_lives_as_long_as_its_longest_entry(store: RedisStore, so
     assert socket_redis.cli("ZCARD", "logto:index:sub:1") == "2"
     await create(store, new_key(), "new", index=["sub:1"])
     assert socket_redis.cli("ZCARD", "logto:index:sub:1") == "2"
+
+
+async def test_the_index_is_written_first(store: RedisStore, socket_redis: RedisServer) -> None:
+    """Where its name cannot be noted, a session that nobody could find to end it is not written either."""
+    socket_redis.cli("ACL", "SETUSER", "half", "on", ">pw", "resetkeys", "~logto:{*", "+@all")
+    half = RedisStore.from_url(socket_redis.url.replace("unix://", "unix://half:pw@"), timeout=PATIENCE)
+    key = new_key()
+    with pytest.raises(StoreUnavailable):
+        await create(half, key, "value", index=["sub:1"])
+    assert await store.get(key, now=NOW) is None
+    assert await create(half, key, "value") == 1
+    await half.aclose()
 
 
 async def test_a_touch_writes_once_an_interval(store: RedisStore, socket_redis: RedisServer) -> None:
