@@ -175,7 +175,7 @@ class RedisStore:
     async def aclose(self) -> None:
         """Wait for what is under way, `timeout` at most, and close the client of this event loop unless it is yours."""
         loop = asyncio.get_running_loop()
-        mine = [task for task in self._running if task.get_loop() is loop]
+        mine = [task for task in tuple(self._running) if task.get_loop() is loop]
         if mine:
             await asyncio.wait(mine, timeout=self._timeout)
         await self._clients.aclose()

@@ -167,6 +167,20 @@ async def test_a_certificate_must_be_right(tmp_path: Path, tls_redis: RedisServe
         await careless.aclose()
 
 
+async def test_connections_share_their_tls_settings(tls_redis: RedisServer) -> None:
+    """Certificates are read once, when the store is made, not for each of many connections on the event loop."""
+    assert tls_redis.tls is not None
+    store = RedisStore.from_url(tls_redis.url, timeout=PATIENCE, ssl_ca_certs=str(tls_redis.tls.ca))
+    await asyncio.gather(*(store.get(new_key(), now=NOW) for _ in range(20)))
+    (client,) = store._clients._clients.values()  # type: ignore[union-attr]
+    connections = client.connection_pool._available_connections
+    assert len(connections) > 1
+    assert len({id(connection.ssl_context.get()) for connection in connections}) == 1
+    await store.aclose()
+    with pytest.raises(FileNotFoundError):
+        RedisStore.from_url(tls_redis.url, ssl_ca_certs="absent.pem")
+
+
 @pytest.fixture
 async def store(socket_redis: RedisServer) -> AsyncIterator[RedisStore]:
     """A store on an empty Redis."""
