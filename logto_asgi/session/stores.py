@@ -202,10 +202,9 @@ class MemoryStore:
             return kept.revision
 
     async def delete(self, key: str, *, index: Sequence[str] = ()) -> None:
-        """Remove what lies under a key, and the key from every name."""
+        """Remove what lies under a key, and the key from every name: they are known here, `index` or not."""
         with self._guard:
             self._drop(key)
-            self._unnote(key, index)
 
     async def lock(self, key: str, *, ttl: float) -> str | None:
         """Take the lock of a key for `ttl` seconds. Return its token, None when it is taken."""

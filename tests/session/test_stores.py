@@ -80,6 +80,17 @@ async def test_writes_sweep_behind_a_session_that_lives_long() -> None:
     assert repr(store) == "<MemoryStore 51 of 100000 sessions>"
 
 
+async def test_a_lock_frees_itself_among_many() -> None:
+    """However many locks there are, one whose time is over is free at once."""
+    clock = Clock()
+    store = MemoryStore(clock=clock)
+    for number in range(20):
+        assert await store.lock(f"{number}", ttl=10)
+    clock.move(10)
+    assert await store.lock("19", ttl=10)
+    assert await store.lock("19", ttl=10) is None
+
+
 async def test_a_deleted_session_leaves_every_name() -> None:
     """Deleting without naming the index removes the key from it all the same."""
     store = MemoryStore()
