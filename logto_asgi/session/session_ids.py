@@ -40,7 +40,7 @@ class SessionIds:
 
     def sign(self, session_id: str) -> str:
         """Return the cookie value."""
-        return self._first.sign(session_id).decode()
+        return self._any.sign(session_id).decode()
 
     def read(self, value: bytes) -> SignedId | None:
         """Return what a value stands for, None where no secret of ours has signed it."""

@@ -113,9 +113,11 @@ class StoreTurn:
         if not self._departed:
             raise Overtaken
         self._mark = None
+        self._keeper.unsaved.drop(key_of(self.session.id))
         self._events.note(
             "save.overtaken",
-            "a refreshed session was not saved: this process was held up for so long that another has refreshed it",
+            "a refreshed session was not saved: another process has refreshed it since (this one was held up, or the "
+            "store's answer was lost)",
             level=logging.WARNING,
         )
         return True
@@ -161,17 +163,19 @@ class StoreTurn:
 
         Raise `StoreUnavailable`.
         """
-        key, self._mark = key_of(self.session.id), None
+        key = key_of(self.session.id)
         while True:
             found = await self._keeper.look(key, touch=False)
             if isinstance(found, Gone):
+                self._mark = None
                 return
             if self._is_newer(found):
-                self.session = found.live.session
+                self.session, self._mark = found.live.session, None
                 logger.info("refresh token refused (invalid_grant): an old copy, there is a newer one")
                 return
             if await self._ending.bury(found.live.session, "ended", found.revision):
                 self._keeper.forget(key, "ended")
+                self._mark = None
                 self._tell_of_end()
                 return
 

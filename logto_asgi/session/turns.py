@@ -33,6 +33,11 @@ _PAUSES = (0.03, 0.09)
 """Seconds between two looks at a session that somebody else refreshes: between these, by chance."""
 _LATER = 0.3
 """Seconds between tries to release a lock while the store is away."""
+_UNMARKED = 3.0
+"""Seconds after which a lock counts for nothing whose holder does nothing: the answer that gave it may have been lost.
+
+That is safe: of two who mark the same revision one is told that he was overtaken.
+"""
 _SETTLING = 3.0
 """Seconds that a store is back before an interrupted refresh is repeated: its process may yet save the answer."""
 
@@ -79,18 +84,24 @@ class Turns:
                 task.cancel()
 
     async def _wait(self, key: str, enough: Callable[[Session], bool]) -> tuple[Held, str | None]:
-        """Return the session, and the token of its lock unless its newest state is enough."""
+        """Return the session, and the token of its lock; no token where its newest state is enough."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
+        unmarked, since = 0, 0.0
         while loop.time() < deadline:
             held = await self._look(key)
             if enough(held.live.session):
                 return held, None
-            lock = None if self._is_taken(held) else await self._lock(key)
+            taken = self._is_taken(held)
+            lock = None if taken else await self._lock(key)
             if lock is not None:
                 held, is_mine = await self._look_again(key, lock, enough)
                 if is_mine or enough(held.live.session):
                     return held, lock if is_mine else None
+            elif taken or unmarked != held.revision:
+                unmarked, since = 0 if taken else held.revision, loop.time()
+            elif loop.time() - since > _UNMARKED:
+                return held, None
             await asyncio.sleep(random.uniform(*_PAUSES))  # noqa: S311 - spreads load, guards nothing
         raise IssuerUnavailable("Another process is refreshing this session for too long. Try again in a moment.")
 

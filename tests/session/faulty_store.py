@@ -27,6 +27,8 @@ class FaultyStore:
         self.hold: dict[str, asyncio.Event] = {}
         """Calls that wait until the event is set, before they reach the store."""
         self.before: Callable[[str], Awaitable[None]] | None = None
+        self.after: Callable[[str], Awaitable[None]] | None = None
+        """Run before a call reaches the store, and before its answer comes back."""
 
     def go_down(self) -> None:
         self.down = StoreUnavailable("away")
@@ -62,6 +64,8 @@ class FaultyStore:
         if self.full and name in WRITES:
             raise StoreFull("full")
         answer = await getattr(self.inside, name)(*args, **fields)
+        if self.after is not None:
+            await self.after(name)
         if name in self.lost:
             self.lost.remove(name)
             raise StoreUnavailable("the answer was lost")

@@ -612,6 +612,22 @@ async def test_ended_stays_ended_in_a_store_set_back(
     assert (await request(backend, browser)).session is None
 
 
+async def test_ended_while_it_was_read(
+    backend: StoreBackend, browser: Any, store: FaultyStore, make_session: Make
+) -> None:
+    """An answer that was on its way while the session ended signs nobody in."""
+    session = make_session()
+    await sign_in(backend, browser, session)
+
+    async def end(name: str) -> None:
+        store.after = None
+        await backend.end(session)
+
+    store.after = end
+    loaded = await request(backend, browser)
+    assert (loaded.session, loaded.problem) == (None, "ended")
+
+
 async def test_what_was_saved_after_a_restore_counts(
     process: Callable[..., StoreBackend], browser: Any, store: FaultyStore, clock: Any, make_session: Make
 ) -> None:

@@ -271,6 +271,23 @@ async def test_what_is_read_under_the_lock_counts(
         assert store.inside._locks == {}
 
 
+async def test_a_lock_whose_answer_was_lost(
+    process: Callable[..., StoreBackend], session: Session, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that nobody knows to hold holds nobody up for its whole life."""
+    monkeypatch.setattr("logto_asgi.session.turns._UNMARKED", 0.1)
+    store.lost.add("lock")
+    with pytest.raises(StoreUnavailable):
+        async with process().turn(session, never):
+            pass
+    assert len(store.inside._locks) == 1
+    async with process().turn(session, never) as turn, process().turn(session, never) as other:
+        await turn.depart()
+        with pytest.raises(Overtaken):
+            await other.depart()
+        assert await turn.save(after(session), spent=session.refresh_token)
+
+
 # -- Departing ---------------------------------------------------------------------------------------------------------
 
 
