@@ -213,8 +213,9 @@ async def test_an_index_lives_as_long_as_its_longest_entry(store: RedisStore, so
     await create(store, new_key(), "long", ends_at=NOW + 90_000, index=["sub:1"])
     await create(store, new_key(), "short", ends_at=NOW + 1, index=["sub:1"])
     assert round(int(socket_redis.cli("TTL", "logto:index:sub:1")), -4) == 90_000
-    while len(await store.find("sub:1")) > 1:
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(PATIENCE):
+        while len(await store.find("sub:1")) > 1:
+            await asyncio.sleep(0.05)
     assert socket_redis.cli("ZCARD", "logto:index:sub:1") == "2"
     await create(store, new_key(), "new", index=["sub:1"])
     assert socket_redis.cli("ZCARD", "logto:index:sub:1") == "2"
