@@ -26,7 +26,10 @@ class Change:
     """`live`, sealed. Sealed once: a store knows by it that the same change is asked for again."""
     base: Held
     over_marks: bool = True
-    """Whether the mark of somebody else's refresh may go: it may where this one's answer is newer."""
+    """Whether the mark of somebody else's refresh may go: it may where this brings a new refresh token.
+
+    Otherwise the other one may be spending the token that this state still has.
+    """
     tried: tuple[str, ...] = field(default=(), repr=False)
     """Values that were sent before and may have arrived, though no answer did."""
     led_here: tuple[tuple[int, int], ...] = ()
@@ -60,7 +63,8 @@ class Change:
             return self
         tried = (*earlier.tried, earlier.value)[-_REMEMBERED:]
         led_here = (*earlier.led_here, _state(earlier.base.live))[-_REMEMBERED:]
-        return replace(self, tried=tried, led_here=led_here)
+        over_marks = self.over_marks or earlier.over_marks
+        return replace(self, tried=tried, led_here=led_here, over_marks=over_marks)
 
 
 def _state(live: Live) -> tuple[int, int]:

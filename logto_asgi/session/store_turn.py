@@ -88,7 +88,8 @@ class StoreTurn:
         """
         if self._overtaken:
             return True  # What it builds on was not kept either.
-        change = self._keeper.change(self._held, session, over_marks=self._departed)
+        rotated = self._departed and session.refresh_token != self._held.live.session.refresh_token
+        change = self._keeper.change(self._held, session, over_marks=rotated)
         try:
             found = await self._keeper.write(change)
         except (StoreUnavailable, asyncio.CancelledError) as error:

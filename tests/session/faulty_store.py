@@ -19,6 +19,8 @@ class FaultyStore:
     def __init__(self) -> None:
         self.inside = MemoryStore()
         self.calls: list[str] = []
+        self.deleted: list[tuple[str, int]] = []
+        """Keys, and from how many names of the index."""
         self.down: Exception | None = None
         """Raised by every call instead of reaching the store."""
         self.full = False
@@ -77,8 +79,9 @@ class FaultyStore:
     async def set(self, *args: Any, **fields: Any) -> Any:
         return await self._call("set", *args, **fields)
 
-    async def delete(self, *args: Any, **fields: Any) -> Any:
-        return await self._call("delete", *args, **fields)
+    async def delete(self, key: str, **fields: Any) -> Any:
+        self.deleted.append((key, len(fields.get("index", ()))))
+        return await self._call("delete", key, **fields)
 
     async def lock(self, *args: Any, **fields: Any) -> Any:
         return await self._call("lock", *args, **fields)

@@ -120,30 +120,34 @@ async def test_no_session_is_lost(
     assert counts.get("save.deferred", 0) >= counts.get("save.recovered", 0)
 
 
+@pytest.mark.parametrize("seed", range(10))
 async def test_a_session_ended_in_the_middle_stays_ended(
-    make_config: Callable[..., LogtoConfig], clock: Any, make_session: Make, monkeypatch: pytest.MonkeyPatch
+    make_config: Callable[..., LogtoConfig],
+    clock: Any,
+    make_session: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
 ) -> None:
     """Whenever a session is ended among refreshes, afterwards nobody refreshes it and nothing is left of it."""
     monkeypatch.setattr("logto_asgi.session.turns._PAUSES", (0.001, 0.005))
-    for seed in range(10):
-        session = make_session(refresh_token="token 0")
-        issuer = StrictIssuer("token 0")
-        store = BadNetwork(seed, lost_calls=0, lost_answers=0)
-        backends = [StoreBackend(make_config(), store, clock=clock) for _ in range(4)]
-        await backends[0].start(session)
+    session = make_session(refresh_token="token 0")
+    issuer = StrictIssuer("token 0")
+    store = BadNetwork(seed, lost_calls=0, lost_answers=0)
+    backends = [StoreBackend(make_config(), store, clock=clock) for _ in range(4)]
+    await backends[0].start(session)
 
-        async def work(backend: StoreBackend) -> None:
-            with pytest.raises((SessionEnded, AssertionError)):
-                while True:
-                    with contextlib.suppress(Overtaken):
-                        await refresh(backend, issuer, session)
+    async def work(backend: StoreBackend) -> None:
+        with pytest.raises((SessionEnded, AssertionError)):
+            while True:
+                with contextlib.suppress(Overtaken):
+                    await refresh(backend, issuer, session)
 
-        working = [asyncio.create_task(work(backend)) for backend in backends]
-        await asyncio.sleep(0.003 * seed)
-        ended = await backends[seed % 4].end(session)
-        refreshes = issuer.refreshes
-        await asyncio.gather(*working)
-        assert issuer.refreshes <= refreshes + 1
-        assert ended.refresh_token is not None
-        for backend in backends:
-            assert await backend.current(session) is None
+    working = [asyncio.create_task(work(backend)) for backend in backends]
+    await asyncio.sleep(0.003 * seed)
+    ended = await backends[seed % 4].end(session)
+    refreshes = issuer.refreshes
+    await asyncio.gather(*working)
+    assert issuer.refreshes <= refreshes + 1
+    assert ended.refresh_token is not None
+    for backend in backends:
+        assert await backend.current(session) is None

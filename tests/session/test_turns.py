@@ -437,6 +437,24 @@ async def test_a_paused_holder_saves_what_nobody_else_has(
     assert live(there, store, session).session.refresh_token == "refresh_2"
 
 
+async def test_a_late_save_leaves_the_mark_of_the_next(
+    process: Callable[..., StoreBackend], session: Session, store: FaultyStore
+) -> None:
+    """What comes after the rotated token is left out where another has departed with that token meanwhile."""
+    here, there = process(), process()
+    async with here.turn(session, never) as turn:
+        await turn.depart()
+        assert await turn.save(after(session), spent=session.refresh_token)
+        free_locks(store)
+        async with there.turn(session, never) as other:
+            await other.depart()
+            assert await turn.save(after(turn.session, refresh_token="refresh_2"), spent=None)
+            assert live(there, store, session).mark is not None
+            assert turn.session == after(session)
+            assert await other.save(after(other.session), spent="refresh_2")
+    assert live(there, store, session).session.refresh_token == "refresh_3"
+
+
 async def test_saved_across_a_change_of_secrets(
     process: Callable[..., StoreBackend], session: Session, store: FaultyStore, clock: Any
 ) -> None:
@@ -827,6 +845,8 @@ async def test_ending_what_somebody_else_is_refreshing(
 
         store.before = interfere
         await turn.end_refused()
+        assert turn.session == after(session)
+    assert await here.current(session) == after(session)
     assert await process().current(session) == after(session)
 
 
