@@ -192,8 +192,9 @@ class RedisStore:
     async def _call(self, work: Coroutine[Any, Any, T]) -> T:
         """Do some work for `timeout` seconds at most.
 
-        It has a task of its own, which nobody cancels but the time-out in it: redis-py loses a connection whose command
-        is cancelled a second time while it is being given back. And giving back may take long, where Redis hangs.
+        It has a task of its own, so that a caller who hangs up neither leaves it half done, such as an unlock, nor
+        costs a connection: redis-py must close one that was left between a command and its answer. The time-out in the
+        task ends the work; that of the wait holds even where ending it takes long.
         """
         task = asyncio.create_task(self._bounded(work))
         self._running.add(task)

@@ -54,7 +54,7 @@ local v, n, x = unpack(redis.call('HMGET', KEYS[1], 'v', 'n', 'x'))
 local now, expires = tonumber(ARGV[2]), tonumber(ARGV[3])
 if now >= (tonumber(x) or 0) then v, n = false, false end
 if v == ARGV[1] then return tonumber(n) end
-if (v and n or '') ~= ARGV[5] or now >= expires then return false end
+if (v and n or '') ~= ARGV[5] then return false end
 n = (tonumber(n) or 0) + 1
 redis.call('HSET', KEYS[1], 'v', ARGV[1], 'n', n, 't', ARGV[2], 'x', ARGV[3], 'e', ARGV[4])
 redis.call('EXPIRE', KEYS[1], string.format('%d', expires - now))

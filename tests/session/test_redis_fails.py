@@ -357,6 +357,33 @@ async def test_an_answer_that_was_lost(start: Start, tmp_path: Path) -> None:
         await store.aclose()
 
 
+class Reluctant:
+    """A client that does not answer, and takes its time to give up."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+
+    async def initialize(self) -> None:
+        """Nothing is needed."""
+
+    async def execute_command(self, *_: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.may_end.wait()
+
+
+async def test_a_client_that_is_slow_to_give_up() -> None:
+    """The time-out holds for the caller although the client is not done with its connection by then."""
+    client = Reluctant()
+    store = RedisStore(client, timeout=0.1)
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(StoreUnavailable):
+            await store.get(new_key(), now=NOW)
+        client.may_end.set()
+        await store.aclose()
+
+
 async def test_closing_while_redis_hangs(start: Start, connect: Open) -> None:
     """An app that shuts down is not held up: closing takes no longer than a call."""
     server = start()

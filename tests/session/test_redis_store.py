@@ -298,7 +298,8 @@ async def test_calls_wait_for_a_connection(socket_redis: RedisServer) -> None:
 
 
 async def test_callers_that_hang_up_spoil_no_connection(socket_redis: RedisServer) -> None:
-    """Calls that are cancelled at any moment, and again while they end, leave every connection fit for the next."""
+    """Calls that are cancelled at any moment, and again while they end, leave every connection open and fit."""
+    before = int(socket_redis.info("total_connections_received"))
     store = RedisStore.from_url(socket_redis.url, timeout=PATIENCE, max_connections=3)
     keys = [new_key() for _ in range(30)]
     await asyncio.gather(*(create(store, key, key) for key in keys))
@@ -313,7 +314,23 @@ async def test_callers_that_hang_up_spoil_no_connection(socket_redis: RedisServe
         await asyncio.gather(*calls, return_exceptions=True)
     found = await asyncio.gather(*(store.get(key, now=NOW) for key in keys))
     assert [held and held.value for held in found] == keys
+    assert int(socket_redis.info("total_connections_received")) - before <= 3 + 1
     await store.aclose()
+
+
+async def test_what_was_begun_is_done(store: RedisStore, socket_redis: RedisServer) -> None:
+    """A caller that is cancelled while it frees a lock or ends a session does not leave it locked or alive."""
+    key = new_key()
+    await create(store, key, "value")
+    token = await store.lock(key, ttl=600)
+    assert token is not None
+    for call in (asyncio.create_task(store.unlock(key, token)), asyncio.create_task(store.delete(key))):
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    await store.aclose()
+    assert socket_redis.cli("EXISTS", name_of(key), f"{name_of(key)}:lock") == "0"
 
 
 def test_each_event_loop_has_a_client_of_its_own(socket_redis: RedisServer) -> None:
