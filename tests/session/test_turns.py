@@ -276,6 +276,7 @@ async def test_a_lock_whose_answer_was_lost(
 ) -> None:
     """A lock that nobody knows to hold holds nobody up for its whole life."""
     monkeypatch.setattr("logto_asgi.session.turns._UNMARKED", 0.1)
+    store.inside._clock = lambda: 0.0
     store.lost.add("lock")
     with pytest.raises(StoreUnavailable):
         async with process().turn(session, never):
