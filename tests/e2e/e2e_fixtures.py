@@ -60,7 +60,8 @@ def redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
         numbers = itertools.count()
 
         def start(**settings: Any) -> RedisServer:
-            server = RedisServer(tmp_path / f"redis-{next(numbers)}", **(DURABLE | settings))
+            defaults = {} if settings.get("sentinel") else DURABLE
+            server = RedisServer(tmp_path / f"redis-{next(numbers)}", **(defaults | settings))
             return stack.enter_context(server)
 
         yield start

@@ -1,7 +1,6 @@
 """The app that several worker processes serve, one event loop each. A test asks it for tokens, over and over.
 
-`python e2e_worker_app.py <socket fd>…` serves it on listening sockets that were inherited, until SIGTERM, or until
-standard input closes. Settings are JSON in WORKER_SETTINGS; `e2e_workers.Settings` explains them.
+`e2e_workers.Settings` explains what it is told.
 """
 
 from __future__ import annotations
@@ -77,7 +76,8 @@ def describe(token: str) -> dict[str, Any]:
     if "." not in token:
         return told
     claims = decode(token)
-    return told | {"aud": claims["aud"], "organization": claims.get("organization_id"), "sub": claims["sub"]}
+    told |= {"aud": claims["aud"], "organization": claims.get("organization_id")}
+    return told | {"iat": claims["iat"], "exp": claims["exp"]}
 
 
 async def ask(user: LogtoUser, name: str) -> dict[str, Any]:
@@ -215,15 +215,10 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def main() -> None:
-    """Serve the app on the sockets whose numbers are the arguments."""
+def run(settings: dict[str, Any], listening: list[socket.socket]) -> None:
+    """Serve the app on these sockets until SIGTERM, or until standard input closes."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    settings = json.loads(os.environ["WORKER_SETTINGS"])
     index = settings["index"]
     app = build_app(make_logto(settings), index)
     config = uvicorn.Config(signed_by(app, index), log_level="info", access_log=False, timeout_graceful_shutdown=5)
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(number)) for number in sys.argv[1:]])
-
-
-if __name__ == "__main__":
-    main()
+    uvicorn.Server(config).run(sockets=listening)

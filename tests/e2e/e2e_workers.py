@@ -7,24 +7,21 @@ Each worker listens on a socket of its own as well, so that a test can choose wh
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 import pytest
+from e2e_nursery import Child, nursery
 from e2e_provider import Provider
 from e2e_worker_app import CLOCK
 
-HERE = Path(__file__).parent
 SECRET = "b7Jx0mQ2sV9wLr4TzK8yPn5cHd1fGu6aEi3oXqRtMvA"
 DAY = 86_400
 LONG_LIVED = {"idle_lifetime": 200 * DAY, "absolute_lifetime": 400 * DAY, "claims_max_age": 300 * DAY}
@@ -53,46 +50,28 @@ class Worker:
         self._own = _listen()
         self._log = log
         self.url = _address(self._own)
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
+        self.process: Child | None = None
+        self.is_serving = False
 
     def start(self, settings: Mapping[str, Any]) -> None:
         """Start the process; `wait` tells when it serves."""
-        numbers = (self._shared.fileno(), self._own.fileno())
-        path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
-        told = json.dumps({**settings, "index": self.index})
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "e2e_worker_app.py"), *map(str, numbers)],
-                env={**os.environ, "PYTHONPATH": path, "WORKER_SETTINGS": told},
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                pass_fds=numbers,
-            )
+        listening = (self._shared, self._own)
+        self.process = nursery().fork({**settings, "index": self.index}, log=self._log, listening=listening)
 
     def wait(self, timeout: float = 90) -> None:
         """Wait until the process serves. Its socket takes the question before it can answer."""
+        assert self.process is not None
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self.process.is_alive():
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/pid", timeout=2, trust_env=False).json()["pid"] == self.pid:
+                if httpx.get(f"{self.url}/pid", timeout=2, trust_env=False).json()["pid"] == self.process.pid:
+                    self.is_serving = True
                     return
-            if self.process is None or self.process.poll() is not None:
-                break
         pytest.fail(f"worker {self.index} does not serve:\n{self.log()[-3000:]}", pytrace=False)
 
     def log(self) -> str:
         """Return what the process and those before it wrote."""
         return self._log.read_text("utf-8", "replace")
-
-    def signal(self, number: int) -> None:
-        """Send a signal: SIGSTOP, SIGCONT."""
-        os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Kill the process (SIGKILL)."""
@@ -102,21 +81,26 @@ class Worker:
         """Ask the process to finish (SIGTERM), and kill it when it takes long."""
         self._end(signal.SIGTERM)
 
+    def pause(self) -> None:
+        """Stop the process for a while (SIGSTOP)."""
+        assert self.process is not None
+        self.process.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on (SIGCONT)."""
+        assert self.process is not None
+        self.process.signal(signal.SIGCONT)
+
     def _end(self, number: int) -> None:
-        process = self.process
+        process, self.process = self.process, None
+        self.is_serving = False
         if process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
-            process.send_signal(number)
-        try:
+        process.signal(number)
+        process.signal(signal.SIGCONT)
+        if not process.wait(timeout=20):
+            process.signal(signal.SIGKILL)
             process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert process.stdin is not None
-        process.stdin.close()
-        self.process = None
 
     def close(self) -> None:
         """Give the sockets up."""
@@ -158,16 +142,19 @@ class Workers:
         """Replace the processes of `only` these workers, or all at once, by new ones with other settings."""
         workers = self.all if only is None else list(only)
         for worker in workers:
-            worker.stop()
+            worker.is_serving = False
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Worker.stop, workers))
         for worker in workers:
             worker.start(self._told(settings))
         for worker in workers:
             worker.wait()
 
     def roll(self, settings: Settings) -> None:
-        """Replace the processes one after the other, as a rolling deploy does."""
-        for worker in self.all:
-            self.deploy(settings, only=[worker])
+        """Replace one half of the processes and then the other, as a rolling deploy does."""
+        half = len(self.all) // 2
+        for batch in filter(None, (self.all[:half], self.all[half:])):
+            self.deploy(settings, only=batch)
 
     def _told(self, settings: Settings) -> dict[str, Any]:
         return {
@@ -194,8 +181,8 @@ class Workers:
 
     @property
     def urls(self) -> list[str]:
-        """The addresses of the workers that run."""
-        return [worker.url for worker in self.all if worker.process is not None]
+        """The addresses of the workers that serve, as a load balancer knows them."""
+        return [worker.url for worker in self.all if worker.is_serving]
 
     def debug(self) -> list[dict[str, Any]]:
         """Return what each running worker says of itself: events, tasks, memory in KiB."""

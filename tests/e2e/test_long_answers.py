@@ -53,20 +53,33 @@ async def from_a_task_group(crowd, guest, workers):
 WAYS = [from_a_stream, from_a_web_socket, from_a_background_task, from_a_task_group]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-async def test_a_refresh_after_the_headers_is_kept(fleet, crowd, proof, way):
-    """Whoever refreshes, the next request has the token that it got, and nothing is refreshed a second time."""
-    provider, workers = fleet(Settings(config={"roll_interval": 90 * DAY}), count=1)
+@pytest.mark.parametrize(("where", "count"), [("cookies", 1), ("Redis", 2)])
+async def test_a_refresh_after_the_headers_is_kept(fleet, redis, crowd, proof, where, count):
+    """Whoever refreshes, the next request has the token that it got, and nothing is refreshed a second time.
+
+    With a store that is so at another worker as well.
+    """
+    store = redis().url if where == "Redis" else ""
+    provider, workers = fleet(Settings(store=store, config={"roll_interval": 90 * DAY}), count=count)
     guest = await crowd.sign_in(workers.url)
     await crowd.ask(guest, "/token/shop")
-    provider.reset()
-    workers.turn_clock(HOUR)
+    requests = refreshes = 0
+    for way in WAYS:
+        provider.reset()
+        workers.turn_clock(HOUR)
+        token = await way(crowd, guest, workers)
+        refreshed = provider.outcomes()
+        following = [(await crowd.ask(guest, "/token/shop", at=url)).json() for url in workers.urls]
+        assert following == [token] * count, way.__name__
+        assert provider.outcomes() == refreshed, way.__name__
+        assert refreshed.errors == {}
+        requests, refreshes = requests + 1 + count, refreshes + refreshed.refreshed
 
-    token = await way(crowd, guest, workers)
-    refreshed = provider.outcomes().refreshes
-    following = await crowd.ask(guest, "/token/shop")
-
-    assert following.json() == token
-    assert provider.outcomes().refreshes == refreshed
-    assert provider.outcomes().errors == {}
     assert workers.tracebacks() == 0
+    proof.row(
+        "Refresh in a stream, a WebSocket, a background task, a task group; then the next request",
+        f"{count} worker{'s' * (count > 1)}, {where}",
+        requests=requests,
+        refreshes=refreshes,
+        needed=refreshes,
+    )
