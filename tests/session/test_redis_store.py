@@ -149,6 +149,16 @@ class TestCluster(GivenClientContract):
         return aioredis.RedisCluster(host="127.0.0.1", port=self.port)
 
 
+async def test_the_first_calls_go_to_the_right_node(cluster: list[RedisServer]) -> None:
+    """Many calls at once with a new client of a Cluster: it learns the slots first, and no node sends one elsewhere."""
+    for server in cluster:
+        server.cli("CONFIG", "RESETSTAT")
+    async with contextlib.aclosing(aioredis.RedisCluster(host="127.0.0.1", port=cluster[0].port)) as client:
+        store = RedisStore(client, timeout=PATIENCE)
+        assert await asyncio.gather(*(create(store, new_key(), "value") for _ in range(50))) == [1] * 50
+    assert [server for server in cluster if "errorstat_MOVED" in server.cli("INFO", "errorstats")] == []
+
+
 async def test_a_certificate_must_be_right(tmp_path: Path, tls_redis: RedisServer) -> None:
     """Over rediss:// one of an unknown authority, or for another host, is refused, unless the app says otherwise."""
     stranger = tmp_path / "stranger"
