@@ -24,14 +24,19 @@ logger = logging.getLogger("logto_asgi")
 
 _T = TypeVar("_T")
 
+_LOOKS = 20
+_BETWEEN_LOOKS = 0.01
+"""Seconds: together a fifth of one for which a call waits for another that tries whether the store is back."""
+
 _AWAY = "The session store does not answer. Nobody is signed out; try again in a moment."
 
 
 class GuardedStore:
     """A store whose calls end within `bound` seconds, in an answer, `StoreUnavailable` or `StoreFull`.
 
-    After a failure, calls fail at once for `pause` seconds; then one of them tries, and the others go on failing until
-    it has an answer. `clock` is a monotonic one, in seconds. Safe to use from several event loops and threads.
+    After a failure, calls fail at once for `pause` seconds. Then one of them tries; the others wait a moment for its
+    answer and go on failing where it has none. `clock` is a monotonic one, in seconds. Safe to use from several event
+    loops and threads.
     """
 
     def __init__(
@@ -110,7 +115,7 @@ class GuardedStore:
             logger.warning("the session store could not be closed: %s", type(error).__name__)
 
     async def _call(self, start: Callable[[], Awaitable[_T]]) -> _T:
-        probing = self._admit()
+        probing = await self._admitted()
         try:
             return await self._attempt(start)
         finally:
@@ -139,12 +144,27 @@ class GuardedStore:
         # Outside of `except`, so that nothing is chained: what failed may name an address or a password.
         raise StoreUnavailable(_AWAY)
 
-    def _admit(self) -> bool:
-        """Let a call through, True for the one that tries whether the store is back. Raise `StoreUnavailable`."""
+    async def _admitted(self) -> bool:
+        """Let a call through, True for the one that tries whether the store is back. Raise `StoreUnavailable`.
+
+        Whoever comes while that one tries waits a moment: a store that is back answers at once, and a burst of
+        requests after an outage need not fail for all but one.
+        """
+        for _ in range(_LOOKS):
+            admitted = self._admit()
+            if admitted is not None:
+                return admitted
+            await asyncio.sleep(_BETWEEN_LOOKS)
+        raise StoreUnavailable(_AWAY)
+
+    def _admit(self) -> bool | None:
+        """Return None while another call tries whether the store is back."""
         with self._lock:
             if self._down_since is None:
                 return False
-            if self._is_probing or self._clock() < self._closed_until:
+            if self._is_probing:
+                return None
+            if self._clock() < self._closed_until:
                 raise StoreUnavailable(_AWAY)
             self._is_probing = True
             return True

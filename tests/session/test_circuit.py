@@ -100,7 +100,7 @@ async def test_fails_fast(
 
 
 async def test_one_probe(guarded: GuardedStore, store: FaultyStore, time: Monotonic) -> None:
-    """While one call tries whether the store is back, the others go on failing at once."""
+    """While one call tries whether the store is back and has no answer, the others go on failing."""
     store.go_down()
     with pytest.raises(StoreUnavailable):
         await guarded.get(KEY, now=1)
@@ -116,6 +116,23 @@ async def test_one_probe(guarded: GuardedStore, store: FaultyStore, time: Monoto
     store.hold["get"].set()
     assert await probe is None
     assert await guarded.get(KEY, now=1) is None
+
+
+async def test_a_burst_after_an_outage(guarded: GuardedStore, store: FaultyStore, time: Monotonic) -> None:
+    """Many calls at once to a store that is back: one tries, the others wait that moment, and none fails."""
+    store.go_down()
+    with pytest.raises(StoreUnavailable):
+        await guarded.get(KEY, now=1)
+    time.now += 1
+    store.come_back()
+    store.hold["get"] = asyncio.Event()
+    burst = [asyncio.create_task(guarded.get(KEY, now=1)) for _ in range(50)]
+    while store.count("get") < 2:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert store.count("get") == 2
+    store.hold["get"].set()
+    assert set(await asyncio.gather(*burst)) == {None}
 
 
 async def test_a_cancelled_probe(guarded: GuardedStore, store: FaultyStore, time: Monotonic) -> None:
