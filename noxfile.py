@@ -189,7 +189,7 @@ def docs(session):
 
 @nox.session
 def bench(session):
-    """Measure what the middleware and the guards cost over a bare app, as ratios in one run."""
+    """Measure what the middleware, the guards and a session store cost over a bare app, as ratios in one run."""
     install(session, "test", extras=",".join(EXTRAS))
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 

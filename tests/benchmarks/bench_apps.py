@@ -26,7 +26,7 @@ from logto_asgi.fastapi import SignedIn, access_token, auth_router
 from logto_asgi.models import AccessToken, IdTokenClaims, Session
 from logto_asgi.session.serialization import dump_access_token, dump_session
 
-__all__ = ["Variant", "sizes", "variants"]
+__all__ = ["API", "SECRET", "Variant", "app_of", "bare_app", "fake_token", "new_session", "sizes", "variants"]
 
 API = "https://shopping.example.com/api"
 SECRET = secrets.token_urlsafe(40)
@@ -71,21 +71,21 @@ def variants(browsers: int) -> dict[str, Variant]:
         resources=[API],
     )
     logto = Logto(config)
-    known = repeat(_our_cookie(logto, _session(config)))
+    known = repeat(_our_cookie(logto, new_session(config)))
     nobody = repeat("")
-    fresh = (_our_cookie(logto, _session(config)) for _ in range(browsers))
+    fresh = (_our_cookie(logto, new_session(config)) for _ in range(browsers))
     return {
-        "bare": Variant(_app(_hello), nobody),
+        "bare": Variant(bare_app(), nobody),
         "no-op Depends": Variant(_app(_hello_after_nothing), nobody),
         "no-op middleware": Variant(_app(_is_nobody, _NoOpMiddleware), nobody),
-        "SessionMiddleware": Variant(_session_app(), repeat(_starlettes_cookie(_session(config)))),
+        "SessionMiddleware": Variant(_session_app(), repeat(_starlettes_cookie(new_session(config)))),
         "anonymous": Variant(_our_app(logto, _is_anybody), nobody),
         "signed in": Variant(_our_app(logto, _name), known),
         "signed in, router first": Variant(_our_app(logto, _name, router_first=True), known),
         "require_auth": Variant(_our_app(logto, _name_of_guarded), known),
         "access_token": Variant(_our_app(logto, _with_token), known),
         "SessionMiddleware, new browser": Variant(
-            _session_app(), iter([_starlettes_cookie(_session(config)) for _ in range(browsers)])
+            _session_app(), iter([_starlettes_cookie(new_session(config)) for _ in range(browsers)])
         ),
         "signed in, new browser": Variant(_our_app(Logto(config), _name), iter(list(fresh))),
     }
@@ -100,7 +100,7 @@ def sizes() -> dict[str, int]:
         cookie_secret=SECRET,
         resources=[API],
     )
-    session = _session(config)
+    session = new_session(config)
     pairs = {"ours": _our_cookie(Logto(config), session), "SessionMiddleware": _starlettes_cookie(session)}
     return {name: len(pair.partition("=")[2]) for name, pair in pairs.items()}
 
@@ -165,6 +165,16 @@ def _app(endpoint: Callable[..., Any], middleware: Any = None, **options: Any) -
     return app
 
 
+def bare_app() -> FastAPI:
+    """Return the app that all others are compared with."""
+    return _app(_hello)
+
+
+def app_of(logto: Logto) -> FastAPI:
+    """Return an app that greets a signed-in user."""
+    return _our_app(logto, _name)
+
+
 def _session_app() -> FastAPI:
     return _app(_name_in_session, SessionMiddleware, secret_key=SECRET, https_only=True)
 
@@ -184,7 +194,7 @@ def _our_app(logto: Logto, endpoint: Callable[..., Any], *, router_first: bool =
 # -- Sessions ----------------------------------------------------------------------------------------------------------
 
 
-def _session(config: LogtoConfig) -> Session:
+def new_session(config: LogtoConfig) -> Session:
     """Return a session as a sign-in and one call for a resource token leave it."""
     now = int(time.time())
     claims = {
@@ -200,7 +210,7 @@ def _session(config: LogtoConfig) -> Session:
         "exp": now + 3600,
         "iat": now,
     }
-    token = AccessToken(_jwt(config, now), now + 3600, ("read:items",), API, issued_at=now, used_at=now)
+    token = AccessToken(fake_token(config, now), now + 3600, ("read:items",), API, issued_at=now, used_at=now)
     return Session(
         id=secrets.token_urlsafe(32),
         version=1,
@@ -213,7 +223,7 @@ def _session(config: LogtoConfig) -> Session:
     )
 
 
-def _jwt(config: LogtoConfig, now: int) -> str:
+def fake_token(config: LogtoConfig, now: int) -> str:
     """Return what looks like an access token of Logto; nobody verifies it here."""
     header = {"alg": "ES384", "typ": "at+jwt", "kid": secrets.token_urlsafe(32)}
     payload = {

@@ -1,4 +1,4 @@
-"""Measure what the middleware, the guards, a sign-in and the import cost, as ratios in one run.
+"""Measure what the middleware, the guards, a sign-in, a session store and the import cost, as ratios in one run.
 
 `python tests/benchmarks/run.py`, or `nox -s bench`. It asserts nothing about time: a busy machine is no mistake.
 """
@@ -19,6 +19,7 @@ from bench_apps import sizes, variants
 from bench_imports import import_milliseconds
 from bench_rounds import Rounds, measure, requests_of
 from bench_sign_in import sign_in_milliseconds
+from bench_stores import store_figures
 
 YARDSTICK = "SessionMiddleware"
 NEW = ", new browser"
@@ -74,18 +75,20 @@ def rows(rounds: Rounds) -> Iterator[Row]:
         )
 
 
-def run(rounds: int, requests: int, sign_ins: int, imports: int) -> dict[str, Any]:
+def run(rounds: int, requests: int, sign_ins: int, imports: int, sessions: int) -> dict[str, Any]:
     """Measure everything once."""
     browsers = variants(requests_of(rounds, requests))
     measured = asyncio.run(measure(browsers, rounds=rounds, requests=requests))
     sign_in = asyncio.run(sign_in_milliseconds(sign_ins))
+    figures, missing = asyncio.run(store_figures(rounds=rounds // 3 + 1, requests=requests, sessions=sessions))
     imported = import_milliseconds(imports)
     table = [
         *rows(measured),
         Row("sign-in: app and client", sign_in, "ms", target=f"≤ {SIGN_IN:g} ms", met=sign_in <= SIGN_IN),
         Row("import, over FastAPI's", imported, "ms", target=f"≤ {IMPORT:g} ms", met=imported <= IMPORT),
     ]
-    return {"machine": machine(), "cookie": sizes(), "rows": [asdict(row) for row in table]}
+    stores = {"figures": [asdict(figure) for figure in figures], "missing": missing}
+    return {"machine": machine(), "cookie": sizes(), "rows": [asdict(row) for row in table], "stores": stores}
 
 
 def machine() -> dict[str, str]:
@@ -113,6 +116,12 @@ def show(result: dict[str, Any]) -> None:
         time = f"{row['time']:.1f} {row['unit']}"
         line = f"{row['name']:32}{time:>10}{over:>11}  {row['baseline'] or '':15}{ratio:>10}"
         print(f"{line}  {row['target'] or '':9}{verdict}".rstrip())
+    print("\nSessions in a store, the issuer answers at once")
+    for figure in result["stores"]["figures"]:
+        value = f"{figure['value']:,.1f} {figure['unit']}" if figure["unit"] else f"{figure['value']:g}"
+        print(f"{figure['name']:32}{value:>14}  {figure['note']}".rstrip())
+    if result["stores"]["missing"]:
+        print(result["stores"]["missing"])
 
 
 def main() -> None:
@@ -123,8 +132,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=40, help="requests of each variant in a round")
     parser.add_argument("--sign-ins", type=int, default=30)
     parser.add_argument("--imports", type=int, default=7)
+    parser.add_argument("--sessions", type=int, default=1_000, help="sessions that refresh at once")
     given = parser.parse_args()
-    result = run(given.rounds, given.requests, given.sign_ins, given.imports)
+    result = run(given.rounds, given.requests, given.sign_ins, given.imports, given.sessions)
     if given.json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
     else:
