@@ -131,6 +131,14 @@ class Crowd:
         await self.sign_in_again(guest)
         return guest
 
+    async def sign_in_many(self, url: str, count: int) -> list[Guest]:
+        """Sign in several guests, ten at a time."""
+        guests: list[Guest] = []
+        while len(guests) < count:
+            batch = min(10, count - len(guests))
+            guests += await asyncio.gather(*(self.sign_in(url) for _ in range(batch)))
+        return guests
+
     async def sign_in_again(self, guest: Guest) -> None:
         """Sign in with the browser that the guest has; at the provider it is a stranger.
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ RESOURCES = {
     PARTS: "read:parts",
     "urn:logto:resource:organizations": "",
 }
+
+_STARTS = 3
+_PATIENCE = 45
+"""Seconds in which Node has started on any machine."""
 
 Phase = Literal["before", "after"]
 """Of processing a request."""
@@ -87,27 +92,34 @@ class Provider:
             step_aside(fault)
         settings = {"CLIENTS": json.dumps(list(clients)), "RESOURCES": json.dumps(RESOURCES)} | settings
         self._log = log
-        with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                [node, "server.mjs"],
-                cwd=HOME,
-                env={**os.environ, **{name: str(value) for name, value in settings.items()}},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        self.issuer: str = self._ready()["issuer"]
+        self._environ = {**os.environ, **{name: str(value) for name, value in settings.items()}}
+        self._node = node
+        self.issuer: str = self._start()["issuer"]
         self.endpoint = self.issuer.removesuffix("/oidc")
         verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else False
         self._http = httpx.Client(base_url=self.endpoint, verify=verify, trust_env=False)
 
-    def _ready(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
+    def _start(self) -> dict[str, Any]:
+        """Start the process and return what it says of itself. Node itself may hang at its start on a busy machine."""
+        for _ in range(_STARTS):
+            with self._log.open("ab") as errors:
+                self._process = subprocess.Popen(
+                    [self._node, "server.mjs"],
+                    cwd=HOME,
+                    env=self._environ,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                )
+            hung = threading.Timer(_PATIENCE, self._process.kill)
+            hung.start()
+            assert self._process.stdout is not None
+            line = self._process.stdout.readline()
+            hung.cancel()
+            if line:
+                return json.loads(line)
             self.stop()
-            pytest.fail(f"the provider did not start:\n{self._log.read_text('utf-8', 'replace')}", pytrace=False)
-        return json.loads(line)
+        pytest.fail(f"the provider did not start:\n{self._log.read_text('utf-8', 'replace')}", pytrace=False)
 
     def __enter__(self) -> Self:
         return self

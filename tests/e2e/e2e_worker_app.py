@@ -220,5 +220,7 @@ def run(settings: dict[str, Any], listening: list[socket.socket]) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     index = settings["index"]
     app = build_app(make_logto(settings), index)
-    config = uvicorn.Config(signed_by(app, index), log_level="info", access_log=False, timeout_graceful_shutdown=5)
+    # Longer than clients keep connections, or one could be closed while its next request is on the way.
+    patience = {"timeout_keep_alive": 60, "timeout_graceful_shutdown": 5}
+    config = uvicorn.Config(signed_by(app, index), log_level="info", access_log=False, **patience)
     uvicorn.Server(config).run(sockets=listening)

@@ -87,9 +87,9 @@ class Worker:
         self.process.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on (SIGCONT)."""
-        assert self.process is not None
-        self.process.signal(signal.SIGCONT)
+        """Let it go on (SIGCONT), if it is there."""
+        if self.process is not None:
+            self.process.signal(signal.SIGCONT)
 
     def _end(self, number: int) -> None:
         process, self.process = self.process, None

@@ -1,4 +1,4 @@
-"""Redis goes away, comes back, forgets, is full or slow, while 30 guests keep asking: nobody is signed out for it.
+"""Redis goes away, comes back, forgets, is full or slow, while 20 guests keep asking: nobody is signed out for it.
 
 Except where Redis itself lost what had been saved: these cases are listed here, and each lost session is counted.
 """
@@ -13,7 +13,7 @@ from e2e_slow_proxy import SlowProxy
 from e2e_traffic import Traffic, count_lost
 from e2e_workers import Settings
 
-GUESTS = 30
+GUESTS = 20
 SHORT_LIVED = {"ACCESS_TOKEN_TTL": 6}
 """Seconds; a token is refreshed at half of that, so that refreshes are under way all the time."""
 AOF = "4 workers, Redis with AOF everysec"
@@ -28,7 +28,7 @@ class Scene:
         self.guests = []
 
     async def fill(self):
-        self.guests = await asyncio.gather(*(self.crowd.sign_in(self.workers.url) for _ in range(GUESTS)))
+        self.guests = await self.crowd.sign_in_many(self.workers.url, GUESTS)
         self.provider.reset()
         return self
 
@@ -155,7 +155,7 @@ async def test_paused(fleet, redis, crowd, proof):
 async def test_slow(fleet, redis, crowd, proof):
     """Redis answers slowly, after 0.1 s and then after 3 s, which is 503: nobody is signed out."""
     server = redis()
-    async with SlowProxy(server.socket) as proxy:
+    with SlowProxy(server.socket) as proxy:
         scene = await Scene(fleet, crowd, proof, Settings(store=proxy.url)).fill()
         async with scene.traffic() as traffic:
             proxy.delay = 0.1

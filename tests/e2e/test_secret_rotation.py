@@ -20,7 +20,7 @@ async def test_nobody_is_signed_out_by_a_new_secret(fleet, redis, crowd, proof, 
     server = redis() if where == "Redis" else None
     settings = Settings(store=server.url if server else "", cookie_secrets=(SECRET,))
     _provider, workers = fleet(settings, ACCESS_TOKEN_TTL=30 * DAY)
-    guests = await asyncio.gather(*(crowd.sign_in(workers.url) for _ in range(ACTIVE + IDLE)))
+    guests = await crowd.sign_in_many(workers.url, ACTIVE + IDLE)
     active, idle = guests[:ACTIVE], guests[ACTIVE:]
 
     async with Traffic(crowd, active, workers, path="/me") as traffic:

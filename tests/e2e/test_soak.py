@@ -41,7 +41,7 @@ async def test_as_many_refreshes_as_expiries(fleet, redis, crowd, proof):
     server = redis()
     settings = Settings(store=server.url, config={"refresh_margin": 0})
     provider, workers = fleet(settings, ACCESS_TOKEN_TTL=LIFETIME)
-    guests = [guest for _ in range(10) for guest in await asyncio.gather(*sign_ins(crowd, workers, SESSIONS // 10))]
+    guests = await crowd.sign_in_many(workers.url, SESSIONS)
     provider.reset()
     keys = server.cli("DBSIZE")
     tally, half, until = Tally(), time.monotonic() + SECONDS / 2, time.monotonic() + SECONDS
@@ -75,11 +75,6 @@ async def test_as_many_refreshes_as_expiries(fleet, redis, crowd, proof):
         failed=tally.failed,
         note=f"workers' memory at half time {mib(before)} MiB, at the end {mib(after)} MiB; {connections} connections",
     )
-
-
-def sign_ins(crowd, workers, count):
-    """Return that many sign-ins to await."""
-    return [crowd.sign_in(workers.url) for _ in range(count)]
 
 
 async def left_behind(workers):
