@@ -207,16 +207,20 @@ class IssuerUnavailable(IssuerError):
     """The issuer is down, slow or busy (5xx, 429, connection, time-out). Sessions stay as they are.
 
     `retry_after` is in seconds, as the issuer said or a guess. `processed` is False where the issuer surely did not
-    process the request, and None where nobody can know: an answer may have been lost.
+    process the request, and None where nobody can know: an answer may have been lost. `unreachable` means that no
+    connection came about or none held, for whichever user.
     """
 
     code = "issuer_unavailable"
     status = 503
 
-    def __init__(self, message: str, *, retry_after: int = 5, processed: bool | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after: int = 5, processed: bool | None = None, unreachable: bool = False
+    ) -> None:
         super().__init__(message, headers={"Retry-After": str(retry_after)})
         self.retry_after = retry_after
         self.processed = processed
+        self.unreachable = unreachable
 
 
 class IssuerRefused(IssuerError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, NoReturn, TypeVar, ov
 try:
     import fastapi
     from fastapi import APIRouter, Depends
+    from fastapi.encoders import ENCODERS_BY_TYPE
     from fastapi.openapi.models import APIKey, APIKeyIn
     from fastapi.security import SecurityScopes
     from fastapi.security.base import SecurityBase
@@ -49,6 +50,15 @@ if tuple(int(part) for part in fastapi.__version__.split(".")[:3] if part.isdigi
     raise ImportError(f"logto_asgi.fastapi needs FastAPI 0.123.10 or newer, and this is {fastapi.__version__}")
 
 T = TypeVar("T")
+
+
+def _encoded(user: LogtoUser) -> dict[str, Any]:
+    return user.public().model_dump(mode="json")
+
+
+# `jsonable_encoder` would otherwise try `dict(user)`, swallow what that raises when the session store is away, and
+# send an empty object.
+ENCODERS_BY_TYPE[LogtoUser] = _encoded
 
 
 class ErrorBody(BaseModel):

@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 Work = Callable[[Session], Coroutine[Any, Any, T]]
 
+_MOST_JOBS = 64
+"""Different pieces of work that may wait for one session; callers may share each of them in any number."""
+
 _FOR_ALL = (IssuerUnavailable, StoreUnavailable, SessionEnded)
 """What befalls one piece of work befalls those behind it as well: asking again at once would bring the same."""
 
@@ -88,6 +91,8 @@ class Lines(Generic[T]):
         line = lines.setdefault(session.id, _Line())
         job = line.find(what, fresh=fresh)
         if job is None:
+            if len(line.jobs) >= _MOST_JOBS:
+                raise IssuerUnavailable("This session asks for too many tokens at once. Try again in a moment.")
             job = _Job(what, session, fresh)
             line.jobs.append(job)
             job.task = loop.create_task(_run(line, job, work), name="logto_asgi refresh")

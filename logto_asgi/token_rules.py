@@ -40,7 +40,7 @@ def access_token_of(tokens: TokenSet, key: TokenKey, *, now: int, strict: bool) 
 
 def _check_made_for(claims: dict[str, object] | None, key: TokenKey, *, strict: bool) -> None:
     resource, organization_id = key
-    wanted = resource or (organization_urn(organization_id) if organization_id else None)
+    wanted = resource if organization_id is None else resource or organization_urn(organization_id)
     if wanted is None or (claims is None and not strict):
         return
     audience = (claims or {}).get("aud")

@@ -5,7 +5,8 @@ Knows sessions and the issuer's client; knows no request, response or user objec
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
@@ -27,6 +28,7 @@ from logto_asgi.lines import Lines
 from logto_asgi.models import AccessToken, ReservedResource, Session, TokenSet
 from logto_asgi.refreshing import Refresher
 from logto_asgi.session.backend import Overtaken, SessionBackend, Turn
+from logto_asgi.short_memory import ShortMemory
 from logto_asgi.token_rules import TokenKey
 
 if TYPE_CHECKING:
@@ -41,12 +43,18 @@ Outcome = tuple[Session, AccessToken | None]
 
 _REFUSAL_KEPT = 10
 """Seconds for which a refusal of one token is not asked for again."""
-_REFUSALS_KEPT = 4_096
+_NOTES_KEPT = 4_096
 _TRIES = 5
 """How often a refresh starts over because somebody else changed the session first."""
 _REST = 30
 """Seconds for which claims that could not be renewed are used as they are, before the issuer is asked again."""
+_PATIENCE = 3.0
+"""Seconds that a request waits for new claims which it can do without; the refresh goes on."""
+_EVERYBODY = ""
+"""In place of a session's id: no session at all can reach the issuer."""
 _PLAIN: TokenKey = (None, None)
+_ORGANIZATION_ID = re.compile(r"[!-~]{1,256}", re.ASCII)
+"""It often comes from a path or query of the app's."""
 
 
 class AccessTokens:
@@ -66,8 +74,10 @@ class AccessTokens:
         self._events = events
         self._refresher = Refresher(config, sessions, client, clock, events)
         self._lines: Lines[Outcome] = Lines()
-        self._refusals: OrderedDict[tuple[str, TokenKey], tuple[float, str, str]] = OrderedDict()
-        self._resting_until = 0.0
+        self._refusals: ShortMemory[tuple[str, TokenKey], AccessTokenRefused] = ShortMemory(
+            lifetime=_REFUSAL_KEPT, limit=_NOTES_KEPT, clock=clock
+        )
+        self._resting: ShortMemory[str, bool] = ShortMemory(lifetime=_REST, limit=_NOTES_KEPT, clock=clock)
 
     async def get(
         self,
@@ -110,28 +120,39 @@ class AccessTokens:
         return (await self._lines.join(current, "renew", work, fresh=True))[0]
 
     async def checked(self, session: Session, max_age: int, *, strict: bool) -> Session:
-        """Return a state whose claims the issuer gave within the last `max_age` seconds, refreshed if need be.
+        """Return a state for which the issuer vouched within the last `max_age` seconds, refreshed if need be.
 
-        When that cannot be done for now, or there is no refresh token, `strict` raises (as `get`); otherwise the older
-        claims go on. Raises `SessionEnded` in any case when the issuer has ended the session.
+        Its claims are as new where the issuer sends an ID token with a refresh, as Logto does. When that cannot be done
+        for now, or there is no refresh token, `strict` raises (as `get`); otherwise the older claims go on. Raises in
+        any case what the issuer says of the user: `SessionEnded`, and `AccessTokenRefused` for `access_denied`.
         """
         if not self.is_stale(session, max_age):
             return session
         current = await self._current(session)
         if not self.is_stale(current, max_age) or (not strict and self._must_rest(current)):
             return current
+        if strict or _is_about_the_user(self._refusals.get((current.id, _PLAIN))):
+            self._check_refusals(current, _PLAIN)
 
         def recent(newest: Session) -> bool:
             return not self.is_stale(newest, max_age)
 
         try:
-            return (await self._lines.join(current, "check", partial(self._in_turn, self._vouch, recent)))[0]
+            async with asyncio.timeout(None if strict else _PATIENCE):
+                return (await self._lines.join(current, "check", partial(self._in_turn, self._vouch, recent)))[0]
+        except TimeoutError:
+            return self._without_new_claims(current, "time-out")
         except (IssuerError, StoreUnavailable, RefreshTokenMissing, AccessTokenRefused, AccessTokenMismatch) as error:
-            if strict:
+            if strict or _is_about_the_user(error):
                 raise
-            self._resting_until = self._clock() + _REST
-            self._events.note("claims.stale", f"older claims are used, they could not be renewed: {error.code}")
-            return current
+            if isinstance(error, IssuerUnavailable) and error.unreachable:
+                self._resting.put(_EVERYBODY, True)
+            return self._without_new_claims(current, error.code)
+
+    def _without_new_claims(self, session: Session, why: str) -> Session:
+        self._resting.put(session.id, True)
+        self._events.note("claims.stale", f"older claims are used, they could not be renewed: {why}")
+        return session
 
     def is_stale(self, session: Session, max_age: int) -> bool:
         """Tell whether the issuer last vouched for the session `max_age` seconds ago or earlier."""
@@ -140,7 +161,7 @@ class AccessTokens:
     async def clear(self, session: Session) -> Session:
         """Forget the access tokens that the session keeps; the next `get` asks the issuer. Raises as `get`."""
         current = await self._current(session)
-        self._forget_refusals(current.id)
+        self._refusals.forget(lambda noted: noted[0] == current.id)
         return (await self._lines.join(current, "clear", partial(self._in_turn, self._clear, _never), fresh=True))[0]
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - cancels nothing
@@ -167,7 +188,8 @@ class AccessTokens:
         try:
             return await self._refresher.refresh(turn, key)
         except AccessTokenRefused as refused:
-            self._note_refusal(turn.session.id, key, refused)
+            bare = AccessTokenRefused(refused.message, error=refused.error)  # without the requests it was raised in
+            self._refusals.put((turn.session.id, key), bare)
             raise
 
     async def _vouch(self, turn: Turn) -> Outcome:
@@ -209,25 +231,13 @@ class AccessTokens:
         return token if self._clock() < token.expires_at - margin else None
 
     def _must_rest(self, session: Session) -> bool:
-        return session.refresh_token is None or self._clock() < self._resting_until
-
-    def _note_refusal(self, session_id: str, key: TokenKey, refused: AccessTokenRefused) -> None:
-        self._refusals[session_id, key] = (self._clock() + _REFUSAL_KEPT, refused.message, refused.error)
-        while len(self._refusals) > _REFUSALS_KEPT:
-            self._refusals.popitem(last=False)
+        resting = self._resting.get(session.id) or self._resting.get(_EVERYBODY)
+        return session.refresh_token is None or resting is not None
 
     def _check_refusals(self, session: Session, key: TokenKey) -> None:
         noted = self._refusals.get((session.id, key))
-        if noted is None:
-            return
-        until, message, error = noted
-        if self._clock() < until:
-            raise AccessTokenRefused(message, error=error)
-        self._refusals.pop((session.id, key), None)
-
-    def _forget_refusals(self, session_id: str) -> None:
-        for noted in [noted for noted in self._refusals if noted[0] == session_id]:
-            self._refusals.pop(noted, None)
+        if noted is not None:
+            raise AccessTokenRefused(noted.message, error=noted.error)
 
     def _check_configured(self, resource: str | None, organization_id: str | None) -> None:
         if resource is not None and resource not in self._config.resources:
@@ -235,11 +245,18 @@ class AccessTokens:
                 f"The resource {resource!r} was never asked for at sign-in. Add it: "
                 f"LogtoConfig(resources=[{resource!r}]) or LOGTO_RESOURCES, and sign in again."
             )
+        if organization_id is not None and not _ORGANIZATION_ID.fullmatch(organization_id):
+            raise AccessTokenRefused("There is no organization with this id.", error="invalid_request")
         if organization_id is not None and ReservedResource.ORGANIZATION not in self._config.resources:
             raise SetupError(
                 "Organization tokens need the scope urn:logto:scope:organizations. Add it: "
                 "LogtoConfig(scopes=[UserScope.ORGANIZATIONS]) or LOGTO_SCOPES, and sign in again."
             )
+
+
+def _is_about_the_user(error: Exception | None) -> bool:
+    """Tell whether the issuer says no to this user in this app (Logto's access control), not to one token."""
+    return isinstance(error, AccessTokenRefused) and error.error == "access_denied"
 
 
 def _never(_: Session) -> bool:

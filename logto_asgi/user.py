@@ -191,6 +191,8 @@ class LogtoUser(BaseUser):
 
     def __repr__(self) -> str:
         visit = self._visit
+        if visit.failure is not None:
+            return "<LogtoUser, unknown: the session store is away>"
         if visit.loaded is None:
             return "<LogtoUser, not read yet>"
         return f"<LogtoUser {visit.session.claims.sub!r}>" if visit.session else "<LogtoUser, anonymous>"
@@ -233,6 +235,7 @@ class LogtoUser(BaseUser):
         return token
 
     def _fetched(self, slot: str) -> Any:
+        self._visit.ask()
         if self._failures and slot in self._failures:
             self._visit.prepare_errors()
             raise self._failures[slot]

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from logto_asgi.errors import SessionEnded, StoreUnavailable
+from logto_asgi.errors import AccessTokenRefused, SessionEnded, StoreUnavailable
 from logto_asgi.models import Session
 from logto_asgi.origins import is_bearer, is_trusted_handshake
 from logto_asgi.session.loaded import NOT_LOOKED_AT, Loaded
@@ -88,8 +88,20 @@ class Visit:
             self.advance(await self.runtime.tokens.checked(self.session, max_age, strict=False))
         except SessionEnded:
             self.forget()
+        except AccessTokenRefused:
+            await self._end_refused(self.session)
         except StoreUnavailable as error:
             self.failure = error
+
+    async def _end_refused(self, session: Session) -> None:
+        """End the session of a user whom the issuer does not let into this app any more."""
+        try:
+            await self.runtime.sessions.end(session)
+        except StoreUnavailable as error:
+            self.failure = error
+            return
+        self.runtime.events.note("session.ended", "session ended: the issuer denies the user", reason="access_denied")
+        self.forget()
 
     def newest(self, session: Session) -> Session:
         """Return the newest state that this process knows: a stream lives longer than the one that it began with.

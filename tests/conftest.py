@@ -28,6 +28,7 @@ class Site:
     logto: Logto
     app: FastAPI
     visitors: AsyncExitStack = field(repr=False)
+    store: SessionStore | None = None
 
     async def visitor(self, **options: Any) -> Visitor:
         """Return a browser without cookies."""
@@ -133,7 +134,7 @@ async def make_site() -> AsyncIterator[MakeSite]:
             config = development_config(development, **{"resources": [API, OTHER_API], **settings})
             client = issuer_client(development)
             logto = Logto(config, store=store, on_event=on_event, http_client=client, clock=clock)
-            return Site(clock, development, config, logto, app(logto), visitors)
+            return Site(clock, development, config, logto, app(logto), visitors, store)
 
         yield make
 

@@ -40,7 +40,8 @@ class Network(httpx.AsyncBaseTransport):
 def behind(site: Site) -> tuple[Site, Network]:
     """Return the same site with a runtime of its own, which reaches the provider through a `Network`."""
     network = Network(site.provider)
-    logto = Logto(site.config, http_client=httpx.AsyncClient(transport=network), clock=site.clock)
+    client = httpx.AsyncClient(transport=network)
+    logto = Logto(site.config, store=site.store, http_client=client, clock=site.clock)
     return replace(site, logto=logto, app=build_app(logto)), network
 
 

@@ -169,7 +169,7 @@ class Transport:
                 self._on_retry()
             answer = await self._attempt(request)
         if answer is None:
-            raise IssuerUnavailable(_UNREACHABLE, processed=False)
+            raise IssuerUnavailable(_UNREACHABLE, processed=False, unreachable=True)
         return answer
 
     async def _attempt(self, request: Request) -> Answer | None:
@@ -181,7 +181,7 @@ class Transport:
             logger.warning("the issuer cannot be reached at %s: %s", _place(request.url), _reason(error))
             if not _NOT_CONNECTED.isdisjoint(kind.__name__ for kind in type(error).__mro__):
                 return None
-        raise IssuerUnavailable(_UNREACHABLE)
+        raise IssuerUnavailable(_UNREACHABLE, unreachable=True)
 
     async def _make(self) -> HTTPClient:
         # 20 ms of CPU for the TLS context and the import: in a thread, so that no other request waits.
