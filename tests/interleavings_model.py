@@ -119,10 +119,12 @@ class Model:
         return None
 
     async def look_at_store(self) -> None:
-        """Find states that went over newer ones."""
+        """Find states that went over newer ones, and sessions that came back."""
         for login in self.logins.values() if self.world.stored else ():
             state = await self.record(login)
             if state is not None:
+                if login.over:
+                    self.faults.append(f"the store has a session that is over ({login.over})")
                 if state.version < login.stored:
                     self.faults.append(f"the store has version {state.version} after {login.stored}")
                 login.stored = max(login.stored, state.version)
