@@ -32,8 +32,18 @@ class Change:
     """
     tried: tuple[str, ...] = field(default=(), repr=False)
     """Values that were sent before and may have arrived, though no answer did."""
+    index: bool = False
+    """Whether the index may not name the session as it is now: an earlier change was to note it, and still waits."""
     led_here: tuple[tuple[int, int], ...] = ()
     """Version and time of earlier states, whose successors are not in the store yet."""
+
+    def must_note(self, found: Live) -> bool:
+        """Tell whether a write over this must note the session in the index again.
+
+        Its names differ under a new secret, and where it learned its `sid` only now.
+        """
+        before, after = found.session.claims, self.live.session.claims
+        return self.index or found.is_outdated or (before.sub, before.sid) != (after.sub, after.sid)
 
     def may_replace(self, found: Held) -> bool:
         """Tell whether nobody has saved a state since `base`.
@@ -64,7 +74,8 @@ class Change:
         tried = (*earlier.tried, earlier.value)[-_REMEMBERED:]
         led_here = (*earlier.led_here, _state(earlier.base.live))[-_REMEMBERED:]
         over_marks = self.over_marks or earlier.over_marks
-        return replace(self, tried=tried, led_here=led_here, over_marks=over_marks)
+        index = self.index or earlier.must_note(earlier.base.live)
+        return replace(self, tried=tried, led_here=led_here, over_marks=over_marks, index=index)
 
 
 def _state(live: Live) -> tuple[int, int]:

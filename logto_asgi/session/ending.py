@@ -53,6 +53,17 @@ class Ending:
         keeper.forget(key, word)
         return newest
 
+    async def left(self, key: str) -> Session | None:
+        """Return the session that lies under a key although it may have ended. Raise `StoreUnavailable`."""
+        stored = await self._keeper.store.get(key, now=int(self._clock()))
+        if stored is None:
+            return None
+        try:
+            record = self._keeper.records.open(key, stored.value)
+        except Unreadable:
+            return None
+        return None if isinstance(record, Tombstone) else record.session
+
     async def bury(self, session: Session, word: Word, revision: int) -> bool:
         """Replace a session of this revision by a tombstone. Return False where it has another revision by now.
 

@@ -201,7 +201,8 @@ class Keeper:
         """
         base = change.base
         for _ in range(_TRIES):
-            revision = await self._set(change.key, change.value, change.live.session, base.revision)
+            session, index = change.live.session, change.must_note(base.live)
+            revision = await self._set(change.key, change.value, session, base.revision, index=index)
             if revision is not None:
                 held = Held(change.live, change.value, revision, int(self._clock()))
                 self._note(change.key, held)

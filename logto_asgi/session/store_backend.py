@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
-from logto_asgi.errors import StoreUnavailable
 from logto_asgi.events import Events
 from logto_asgi.models import AccessToken, Session
 from logto_asgi.session.circuit import GuardedStore
@@ -201,19 +199,21 @@ class StoreBackend:
         sessions: list[Session] = []
         for start in range(0, len(keys), _FOUND_AT_ONCE):
             batch = keys[start : start + _FOUND_AT_ONCE]
-            sessions += [each for each in await asyncio.gather(*(self._found(key, names) for key in batch)) if each]
+            sessions += [each for each in await asyncio.gather(*(self._found(key) for key in batch)) if each]
         return [
             session for session in sessions if sub in (None, session.claims.sub) and sid in (None, session.claims.sid)
         ]
 
-    async def _found(self, key: str, names: list[str]) -> Session | None:
+    async def _found(self, key: str) -> Session | None:
+        """Return the session under a key of the index, if there is one.
+
+        An entry without a session stays: a sign-in may be about to put it there. It ends by itself.
+        """
         found = await self._keeper.look(key, touch=False)
         if not isinstance(found, Gone):
             return found.live.session
-        if found.problem == "ended" and found.word is None:
-            with contextlib.suppress(StoreUnavailable):
-                await self._store.delete(key, index=names)  # Nothing lies there: the entry is a left-over.
-        return None
+        # A store that was set back to an earlier time may have what this process knows to be over.
+        return None if found.word is None else await self._ending.left(key)
 
     # -- Sign-ins in several processes ---------------------------------------------------------------------------------
 

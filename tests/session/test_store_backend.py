@@ -715,7 +715,7 @@ async def test_find(process: Callable[..., StoreBackend], make_session: Make) ->
 async def test_find_skips_what_is_over(
     process: Callable[..., StoreBackend], store: FaultyStore, make_session: Make
 ) -> None:
-    """Sessions that have ended or are gone are not found, and left-over entries of the index are removed."""
+    """Sessions that have ended or are gone are not found."""
     ended, gone, alive = (with_claims(make_session(), sub="ada") for _ in range(3))
     backend = process()
     for session in (ended, gone, alive):
@@ -723,7 +723,79 @@ async def test_find_skips_what_is_over(
     await backend.end(ended)
     del store.inside._kept[key_of(gone.id)]
     assert await process().find(sub="ada") == [alive]
-    assert store.deleted == [(key_of(gone.id), 1)]
+
+
+async def test_find_leaves_a_sign_in_alone(
+    process: Callable[..., StoreBackend], store: FaultyStore, make_session: Make
+) -> None:
+    """A session that is in the index and not in the store yet, because it is just being created, is found later."""
+    session = make_session()
+    await process().start(session)
+    created = store.inside._kept.pop(key_of(session.id))
+    assert await process().find(sub=session.claims.sub) == []
+    store.inside._kept[key_of(session.id)] = created
+    assert await process().find(sub=session.claims.sub) == [session]
+
+
+async def test_find_sees_what_was_restored(
+    process: Callable[..., StoreBackend], store: FaultyStore, make_session: Make
+) -> None:
+    """A session that ended, and that the store has again because it was set back, can be ended by whoever ended it."""
+    session = make_session()
+    here, there = process(), process()
+    await here.start(session)
+    snapshot = store.snapshot()
+    await here.end(session)
+    assert await here.find(sub=session.claims.sub) == []
+    store.restore(snapshot)
+    assert await here.find(sub=session.claims.sub) == [session]
+    await here.end(session)
+    assert await here.find(sub=session.claims.sub) == []
+    assert await there.current(session) is None
+
+
+async def test_find_skips_what_does_not_open(
+    process: Callable[..., StoreBackend], store: FaultyStore, make_session: Make
+) -> None:
+    """What lies instead of a session that has ended, and is none, is none to end."""
+    session = make_session()
+    backend = process()
+    await backend.start(session)
+    await backend.end(session)
+    store.put(key_of(session.id), "?")
+    assert await backend.find(sub=session.claims.sub) == []
+    del store.inside._kept[key_of(session.id)]
+    assert await backend.find(sub=session.claims.sub) == []
+
+
+async def test_a_refresh_under_a_new_secret_is_in_the_index(
+    process: Callable[..., StoreBackend], make_session: Make
+) -> None:
+    """A session whose first write under a new secret is a refresh is found once the old secret is gone."""
+    session = make_session()
+    await process().start(session)
+    newest = await refresh(process(cookie_secret=[OTHER_SECRET, SECRET]), session)
+    assert await process(cookie_secret=OTHER_SECRET).find(sub=session.claims.sub) == [newest]
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+async def test_a_sid_that_comes_later_is_in_the_index(
+    process: Callable[..., StoreBackend], store: FaultyStore, make_session: Make, deferred: bool
+) -> None:
+    """A session at the issuer that a refresh names first is found by it, also where that could be saved only later."""
+    session = make_session()
+    backend = process()
+    await backend.start(session)
+    async with backend.turn(session, lambda newest: False) as turn:
+        await turn.depart()
+        if deferred:
+            store.go_down()
+        successor = replace(with_claims(session, sid="later"), version=2)
+        assert await turn.save(successor, spent=None)
+        store.come_back()
+        backend._store._closed_until = 0
+        assert await turn.save(replace(successor, version=3), spent=None)
+    assert [found.version for found in await process().find(sid="later")] == [3]
 
 
 # -- Secrets -----------------------------------------------------------------------------------------------------------
