@@ -733,6 +733,7 @@ async def test_find_leaves_a_sign_in_alone(
     await process().start(session)
     created = store.inside._kept.pop(key_of(session.id))
     assert await process().find(sub=session.claims.sub) == []
+    assert store.deleted == []
     store.inside._kept[key_of(session.id)] = created
     assert await process().find(sub=session.claims.sub) == [session]
 
