@@ -60,7 +60,7 @@ class Events:
     """
 
     def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
-        if inspect.iscoroutinefunction(on_event):
+        if inspect.iscoroutinefunction(on_event) or inspect.iscoroutinefunction(type(on_event).__call__):
             raise TypeError("on_event must be a plain function: a coroutine would never be awaited.")
         self._on_event = on_event
         self._counts: Counter[str] = Counter()

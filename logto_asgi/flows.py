@@ -7,11 +7,11 @@ import contextlib
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from logto_asgi.errors import AttemptNotFound, IssuerError, IssuerUnavailable, LogtoError, SignInError, StoreUnavailable
 from logto_asgi.models import PendingSignIn, Session, SignInOptions
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Flows", "SignedOut"]
 
 logger = logging.getLogger("logto_asgi")
+
+T = TypeVar("T")
 
 _CLAIMS_KEPT = 10_000
 """States that were claimed, kept for as long as an attempt may live; the oldest go first."""
@@ -245,18 +247,41 @@ class Flows:
             return self._without_discovery(newest)
 
     async def end_all(self, sessions: Sequence[Session]) -> int:
-        """End sessions and revoke their refresh tokens, a few at a time. Return how many were ended."""
+        """End sessions, then revoke their refresh tokens for at most 3 seconds. Return how many were ended.
+
+        Raises `StoreUnavailable` when some could not be; the others are ended and revoked all the same.
+        """
+        results = await self._few_at_once([self._sessions.end(session) for session in sessions])
+        ended = [result for result in results if isinstance(result, Session)]
+        for _ in ended:
+            self._events.note("session.ended", reason="end_sessions")
+        tokens = [session.refresh_token for session in ended if session.refresh_token]
+        try:
+            async with asyncio.timeout(_SIGN_OUT_BUDGET):
+                await self._few_at_once([self._revoke(token) for token in tokens])
+        except TimeoutError:
+            logger.warning("sessions were ended here, but the issuer took too long to revoke their refresh tokens")
+        failed = next((result for result in results if isinstance(result, BaseException)), None)
+        if failed is not None:
+            raise failed
+        return len(ended)
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - cancels nothing
+        """Wait up to `timeout` seconds for the sign-ins of this event loop that are under way."""
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in self._tasks if task.get_loop() is loop]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+
+    @staticmethod
+    async def _few_at_once(work: Sequence[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
         gate = asyncio.Semaphore(_AT_ONCE)
 
-        async def end(session: Session) -> None:
+        async def one(each: Coroutine[Any, Any, T]) -> T:
             async with gate:
-                newest = await self._sessions.end(session)
-                self._events.note("session.ended", reason="end_sessions")
-                if newest.refresh_token:
-                    await self._revoke(newest.refresh_token)
+                return await each
 
-        await asyncio.gather(*(end(session) for session in sessions))
-        return len(sessions)
+        return await asyncio.gather(*(one(each) for each in work), return_exceptions=True)
 
     def _without_discovery(self, session: Session | None) -> SignedOut:
         metadata = self._client().cached_metadata()

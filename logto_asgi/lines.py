@@ -33,6 +33,7 @@ class _Job(Generic[T]):
     session: Session
     fresh: bool
     """Whether it was asked to begin after the asking."""
+    asks_issuer: bool
     task: asyncio.Task[T] = field(init=False)
     begun: bool = False
     verdict: LogtoError | None = None
@@ -60,13 +61,15 @@ class Lines(Generic[T]):
     def __init__(self) -> None:
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Line[T]]] = WeakKeyDictionary()
 
-    async def join(self, session: Session, what: Hashable, work: Work[T], *, fresh: bool = False) -> T:
+    async def join(
+        self, session: Session, what: Hashable, work: Work[T], *, fresh: bool = False, asks_issuer: bool = True
+    ) -> T:
         """Return what `work` brings, begun anew or shared. With `fresh`, what was begun before does not do.
 
         Raise what it raises; a job that another one's failure makes pointless fails the same way.
         """
         while True:
-            job = self._enter(session, what, work, fresh=fresh)
+            job = self._enter(_Job(what, session, fresh, asks_issuer), work)
             try:
                 return await asyncio.shield(job.task)
             except SessionEnded:
@@ -85,21 +88,23 @@ class Lines(Generic[T]):
         """Return how many jobs are under way or wait in this event loop."""
         return sum(len(line.jobs) for line in self._lines.get(asyncio.get_running_loop(), {}).values())
 
-    def _enter(self, session: Session, what: Hashable, work: Work[T], *, fresh: bool) -> _Job[T]:
+    def _enter(self, asked: _Job[T], work: Work[T]) -> _Job[T]:
+        """Return a job that serves as well as the one asked for, which joins the line if there is none."""
+        session = asked.session
         loop = asyncio.get_running_loop()
         lines = self._lines.setdefault(loop, {})
         line = lines.setdefault(session.id, _Line())
-        job = line.find(what, fresh=fresh)
-        if job is None:
-            if len(line.jobs) >= _MOST_JOBS:
-                raise IssuerUnavailable("This session asks for too many tokens at once. Try again in a moment.")
-            job = _Job(what, session, fresh)
-            line.jobs.append(job)
-            job.task = loop.create_task(_run(line, job, work), name="logto_asgi refresh")
-            job.task.add_done_callback(lambda task: _left(lines, session.id, line, job, task))
-        elif not job.begun and session.version > job.session.version:
-            job.session = session
-        return job
+        job = line.find(asked.what, fresh=asked.fresh)
+        if job is not None:
+            if not job.begun and session.version > job.session.version:
+                job.session = session
+            return job
+        if len(line.jobs) >= _MOST_JOBS:
+            raise IssuerUnavailable("This session asks for too many tokens at once. Try again in a moment.")
+        line.jobs.append(asked)
+        asked.task = loop.create_task(_run(line, asked, work), name="logto_asgi refresh")
+        asked.task.add_done_callback(lambda task: _left(lines, session.id, line, asked, task))
+        return asked
 
 
 async def _run(line: _Line[T], job: _Job[T], work: Work[T]) -> T:
@@ -111,7 +116,8 @@ async def _run(line: _Line[T], job: _Job[T], work: Work[T]) -> T:
             return await work(job.session)
         except _FOR_ALL as error:
             for other in line.jobs:
-                if not other.begun and other.session.version <= job.session.version:
+                spared = isinstance(error, IssuerUnavailable) and not other.asks_issuer
+                if not other.begun and not spared and other.session.version <= job.session.version:
                     other.verdict = error
             raise
 

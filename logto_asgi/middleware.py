@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from logto_asgi.errors import ConfigurationError, ConfigurationProblem, HTTPError, IssuerError, StoreUnavailable
+from logto_asgi.errors import ConfigurationError, ConfigurationProblem, HTTPError, IssuerError, LogtoError
 from logto_asgi.guards import admit, recheck, same_app
 from logto_asgi.responses import answer, install
 from logto_asgi.runtime import Logto
@@ -118,7 +118,7 @@ class LogtoMiddleware:
         """Look whether everything is there. What is not ends the start only if the configuration wants that."""
         try:
             await self.logto.check()
-        except (IssuerError, StoreUnavailable, ConfigurationError) as error:
+        except LogtoError as error:
             await receive()
             message = f"logto-asgi could not start with {self.logto.config.issuer}: {error.message}"
             if isinstance(error, IssuerError):

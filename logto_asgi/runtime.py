@@ -6,6 +6,7 @@ Knows no request and no response.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from logto_asgi.errors import (
     ConfigurationProblem,
     IssuerRefused,
     IssuerResponseInvalid,
+    SetupError,
     SignInRequired,
     StoreUnavailable,
     VerificationError,
@@ -41,8 +43,16 @@ __all__ = ["Logto"]
 
 logger = logging.getLogger("logto_asgi")
 
-_DRAIN = 5.0
-"""Seconds that a shutdown waits for refreshes under way."""
+_DRAIN = 1.0
+"""Seconds that a shutdown waits for refreshes and sign-ins beyond the deadline of a call to the issuer."""
+
+_STORE_METHODS = ("get", "set", "delete", "lock", "unlock", "find", "check", "aclose")
+
+_NO_STORE = ConfigurationProblem(
+    "store",
+    "is no session store: it needs the asynchronous methods of SessionStore.",
+    'Pass an object such as RedisStore.from_url("redis://localhost:6379/0") or MemoryStore().',
+)
 
 _BLOCKING_CLIENT = ConfigurationProblem(
     "http_client", "is not an asynchronous client.", "Pass an httpx.AsyncClient or an httpx2.AsyncClient."
@@ -129,8 +139,11 @@ class Logto:
         """End every session of a user (`sub`), or of one session at the issuer (`sid`); return how many that were.
 
         Works with `store=` only, because nobody else knows where a user is signed in: otherwise raises `SetupError`.
-        Refresh tokens are revoked as far as the issuer can be reached. Raises `StoreUnavailable`.
+        Refresh tokens are revoked as far as the issuer can be reached within three seconds. Raises `StoreUnavailable`
+        when some could not be ended; the others are.
         """
+        if sub is None and sid is None:
+            raise SetupError("end_sessions needs to know whose: end_sessions(sub=user.identity), or sid=…")
         return await self.flows.end_all(await self.sessions.find(sub=sub, sid=sid))
 
     async def fetch_user_info(self, session: Session) -> tuple[Session, UserInfo]:
@@ -158,7 +171,8 @@ class Logto:
 
     async def aclose(self) -> None:
         """Wait a moment for refreshes under way, then close what this event loop opened."""
-        await self.tokens.drain(_DRAIN)
+        within = self.config.http_timeout + _DRAIN
+        await asyncio.gather(self.tokens.drain(within), self.flows.drain(within))
         await self.sessions.aclose()
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
@@ -170,6 +184,14 @@ def _backend(
 ) -> SessionBackend:
     if store is None:
         return CookieBackend(config, clock=clock, events=events)
+    if not _is_store(store):
+        raise ConfigurationError([_NO_STORE])
     from logto_asgi.session.store_backend import StoreBackend  # what signs ids is needed here only
 
     return StoreBackend(config, store, clock=clock, events=events)
+
+
+def _is_store(candidate: Any) -> bool:
+    """Tell whether somebody passed a store, and not its URL or its class."""
+    methods = (inspect.iscoroutinefunction(getattr(candidate, name, None)) for name in _STORE_METHODS)
+    return not inspect.isclass(candidate) and all(methods)

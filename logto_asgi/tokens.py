@@ -21,6 +21,7 @@ from logto_asgi.errors import (
     IssuerUnavailable,
     RefreshTokenMissing,
     SessionEnded,
+    SessionTooLarge,
     SetupError,
     StoreUnavailable,
 )
@@ -142,7 +143,7 @@ class AccessTokens:
                 return (await self._lines.join(current, "check", partial(self._in_turn, self._vouch, recent)))[0]
         except TimeoutError:
             return self._without_new_claims(current, "time-out")
-        except (IssuerError, StoreUnavailable, RefreshTokenMissing, AccessTokenRefused, AccessTokenMismatch) as error:
+        except _SOFT as error:
             if strict or _is_about_the_user(error):
                 raise
             if isinstance(error, IssuerUnavailable) and error.unreachable:
@@ -159,10 +160,14 @@ class AccessTokens:
         return self._clock() - max(session.checked_at, session.created_at) >= max_age
 
     async def clear(self, session: Session) -> Session:
-        """Forget the access tokens that the session keeps; the next `get` asks the issuer. Raises as `get`."""
+        """Forget the access tokens that the session keeps; the next `get` asks the issuer.
+
+        Raises `SessionEnded` and `StoreUnavailable`.
+        """
         current = await self._current(session)
         self._refusals.forget(lambda noted: noted[0] == current.id)
-        return (await self._lines.join(current, "clear", partial(self._in_turn, self._clear, _never), fresh=True))[0]
+        work = partial(self._in_turn, self._clear, _never)
+        return (await self._lines.join(current, "clear", work, fresh=True, asks_issuer=False))[0]
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - cancels nothing
         """Wait up to `timeout` seconds for the refreshes of this event loop that are under way."""
@@ -252,6 +257,17 @@ class AccessTokens:
                 "Organization tokens need the scope urn:logto:scope:organizations. Add it: "
                 "LogtoConfig(scopes=[UserScope.ORGANIZATIONS]) or LOGTO_SCOPES, and sign in again."
             )
+
+
+_SOFT = (
+    IssuerError,
+    StoreUnavailable,
+    RefreshTokenMissing,
+    SessionTooLarge,
+    AccessTokenRefused,
+    AccessTokenMismatch,
+)
+"""Why claims cannot be renewed for now, though nothing says that the session is over."""
 
 
 def _is_about_the_user(error: Exception | None) -> bool:

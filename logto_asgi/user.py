@@ -6,7 +6,7 @@ Knows sessions and tokens through the runtime; makes no response.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, model_validator
 from pydantic_core import CoreSchema, core_schema
@@ -17,6 +17,9 @@ from logto_asgi.models import AccessToken, IdTokenClaims, Session, UserInfo
 from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.origins import SAFE_METHODS, is_same_origin_request
 from logto_asgi.visit import Visit
+
+if TYPE_CHECKING:
+    from logto_asgi.runtime import Logto
 
 __all__ = ["SCOPE_KEY", "Credentials", "LogtoUser", "PublicUser", "visit_of"]
 
@@ -91,6 +94,11 @@ class LogtoUser(BaseUser):
     def identity(self) -> str:
         """The user's `sub`, the only claim that never changes; empty for an anonymous visitor (as in Starlette)."""
         return self.claims.sub if self.is_authenticated else ""
+
+    @property
+    def logto(self) -> Logto:
+        """The runtime behind this request, for what is not this user's alone: `await user.logto.end_sessions(…)`."""
+        return self._visit.runtime
 
     # -- What the configuration asked to fetch for every request ------------------------------------------------------
 

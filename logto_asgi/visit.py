@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from logto_asgi.errors import AccessTokenRefused, SessionEnded, StoreUnavailable
+from logto_asgi.errors import AccessTokenRefused, HTTPError, SessionEnded, StoreUnavailable
 from logto_asgi.models import Session
 from logto_asgi.origins import is_bearer, is_trusted_handshake
 from logto_asgi.session.loaded import NOT_LOOKED_AT, Loaded
@@ -39,7 +39,7 @@ class Visit:
         self.app = scope.get("app")
         self.loaded: Loaded | None = None
         self.session: Session | None = None
-        self.failure: StoreUnavailable | None = None
+        self.failure: HTTPError | None = None
         """Why nobody can say who this is. Whoever asks gets it raised."""
         self.asked = False
         """Whether the app asked who it is: the response varies by cookie then."""
@@ -75,7 +75,7 @@ class Visit:
             return
         try:
             await self.runtime.sessions.read(loaded)
-        except StoreUnavailable as error:
+        except HTTPError as error:  # mostly StoreUnavailable; a store set up wrongly is not every page's failure either
             self.failure = error
             return
         self._take(loaded)
@@ -90,7 +90,7 @@ class Visit:
             self.forget()
         except AccessTokenRefused:
             await self._end_refused(self.session)
-        except StoreUnavailable as error:
+        except HTTPError as error:
             self.failure = error
 
     async def _end_refused(self, session: Session) -> None:

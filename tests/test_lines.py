@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from logto_asgi import IssuerUnavailable, SessionEnded
+from logto_asgi import IssuerUnavailable, SessionEnded, StoreUnavailable
 from logto_asgi.lines import Lines
 from logto_asgi.models import IdTokenClaims, Session
 
@@ -124,15 +124,39 @@ async def test_work_goes_on_when_everyone_hangs_up(ask: Ask, lines: Lines[Any]) 
     assert len(work.begun) == 1
 
 
-async def test_failure_that_befalls_all_is_not_tried_again(ask: Ask) -> None:
+async def test_shutdown_waits_for_a_while_and_cancels_nothing(ask: Ask, lines: Lines[Any]) -> None:
+    """Work that takes longer than the shutdown waits goes on."""
+    work = Work()
+    caller = ask(work)
+    await settle()
+    await asyncio.wait_for(lines.drain(0.01), 10)
+    work.gate.set()
+    assert await caller == "done"
+
+
+@pytest.mark.parametrize("failure", [IssuerUnavailable("down"), StoreUnavailable("away"), SessionEnded("over")])
+async def test_failure_that_befalls_all_is_not_tried_again(ask: Ask, failure: Exception) -> None:
     """With the issuer down, whoever waits for another token of the session fails as well, without a call."""
-    down, pointless = Work(IssuerUnavailable("down")), Work()
+    down, pointless = Work(failure), Work()
+    pointless.gate.set()
     callers = [ask(down, "a"), ask(pointless, "b")]
     await settle()
     down.gate.set()
     results = await asyncio.gather(*callers, return_exceptions=True)
-    assert [type(result) for result in results] == [IssuerUnavailable, IssuerUnavailable]
+    assert [type(result) for result in results] == [type(failure)] * 2
     assert pointless.begun == []
+
+
+async def test_work_without_the_issuer_goes_on_without_it(ask: Ask) -> None:
+    """Clearing tokens needs no issuer, so that its outage is no reason to fail."""
+    down, local = Work(IssuerUnavailable("down")), Work("cleared")
+    callers = [ask(down, "a"), ask(local, "b", asks_issuer=False)]
+    await settle()
+    down.gate.set()
+    local.gate.set()
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    assert isinstance(results[0], IssuerUnavailable)
+    assert results[1] == "cleared"
 
 
 async def test_other_failures_are_of_their_own_work(ask: Ask) -> None:
@@ -180,9 +204,10 @@ async def test_work_that_is_done_is_not_joined_again(lines: Lines[Any]) -> None:
 
 
 async def test_work_that_has_not_begun_takes_the_newest_state(ask: Ask) -> None:
-    """It begins from the newest that any of its callers holds."""
+    """It begins from the newest that any of its callers holds, whoever comes last."""
     first, second = Work(1), Work(2)
-    callers = [ask(first, "a"), ask(second, "b"), ask(second, "b", session=replace(SESSION, version=7))]
+    others = [ask(second, "b", session=replace(SESSION, version=version)) for version in (1, 7, 3)]
+    callers = [ask(first, "a"), *others]
     await settle()
     first.gate.set()
     second.gate.set()

@@ -12,7 +12,15 @@ from starlette.authentication import requires
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.testclient import TestClient
 
-from logto_asgi import ConfigurationError, Logto, LogtoMiddleware, MemoryStore, RequireAuthMiddleware, SetupError
+from logto_asgi import (
+    ConfigurationError,
+    Logto,
+    LogtoMiddleware,
+    MemoryStore,
+    RequireAuthMiddleware,
+    SetupError,
+    StoreUnavailable,
+)
 from logto_asgi.fastapi import SignedIn
 from logto_asgi.testing import issuer_client
 from logto_asgi.testing.visitor import NAVIGATION
@@ -31,6 +39,14 @@ def with_pages(logto: Logto) -> FastAPI:
     @requires("authenticated")
     async def required(request: Request) -> PlainTextResponse:
         return PlainTextResponse(request.user.identity)
+
+    @app.get("/bare")
+    async def bare(request: Request):  # type: ignore[no-untyped-def]
+        return request.state.user
+
+    @app.get("/nested")
+    async def nested(request: Request) -> dict[str, Any]:
+        return {"user": dict(request.state.user)}
 
     @app.get("/stream")
     async def stream(user: SignedIn) -> StreamingResponse:
@@ -158,6 +174,60 @@ async def test_end_sessions_signs_a_user_out_everywhere(site: Site) -> None:
     assert site.logto.counts["session.ended"] == 3
 
 
+async def test_end_sessions_needs_to_know_whose(site: Site) -> None:
+    """Neither a user nor a session at the issuer: a sentence, and nobody is signed out."""
+    with pytest.raises(SetupError, match="sub="):
+        await site.logto.end_sessions()
+
+
+async def test_end_sessions_can_be_repeated(site: Site, store: FaultyStore) -> None:
+    """A store that fails half-way is raised, nothing is left half done, and the next call ends the rest."""
+    visitors = [await visit(site) for _ in range(4)]
+    failing = iter([True])
+
+    async def fail_once(name: str) -> None:
+        if name == "set" and next(failing, False):
+            raise StoreUnavailable("away")
+
+    store.before = fail_once
+    with pytest.raises(StoreUnavailable):
+        await site.logto.end_sessions(sub="alice")
+    ended = site.logto.counts.get("session.ended", 0)
+    assert site.provider.requests.count("revocation") == ended
+    await asyncio.sleep(0.6)  # what the breaker rests
+    assert await site.logto.end_sessions(sub="alice") == 4 - ended
+    assert [(await each.get("/")).json()["sub"] for each in visitors] == [None] * 4
+
+
+async def test_end_sessions_waits_for_the_issuer_three_seconds_at_most(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are ended first; an issuer that hangs leaves their refresh tokens unrevoked, and nobody waiting."""
+    monkeypatch.setattr("logto_asgi.flows._SIGN_OUT_BUDGET", 0.01)
+    for _ in range(3):
+        await visit(site)
+    site.provider.delay("revocation", 5)
+    assert await site.logto.end_sessions(sub="alice") == 3
+
+
+async def test_user_leads_to_the_runtime(make_site: MakeSite) -> None:
+    """In a mounted app, or without a lifespan, a request finds its `Logto` through its user."""
+
+    def with_button(logto: Logto) -> FastAPI:
+        app = build_app(logto)
+
+        @app.post("/everywhere")
+        async def everywhere(user: SignedIn) -> int:
+            return await user.logto.end_sessions(sub=user.identity)
+
+        return app
+
+    site = make_site(app=with_button, store=MemoryStore())
+    visitor = await visit(site)
+    assert (await visitor.post("/everywhere")).json() == 1
+    assert (await visitor.get("/")).json() == {"sub": None}
+
+
 async def test_end_sessions_needs_a_store(make_site: MakeSite) -> None:
     """With cookies nobody knows where a user is signed in, and the error says what to do."""
     with pytest.raises(SetupError, match="store="):
@@ -230,7 +300,9 @@ class TestStoreAway:
         store.go_down()
         return visitor
 
-    @pytest.mark.parametrize("path", ["/", "/me", "/maybe", "/token", "/required", "/mounted/", "/sync", "/info"])
+    @pytest.mark.parametrize(
+        "path", ["/", "/me", "/maybe", "/token", "/required", "/mounted/", "/sync", "/info", "/bare", "/nested"]
+    )
     async def test_reading_the_user_is_503(self, visitor: Any, store: FaultyStore, path: str) -> None:
         """For a program JSON with the code and when to come back; no cookie is touched; afterwards all is as before."""
         response = await visitor.get(path)
@@ -314,11 +386,24 @@ class TestStoreAway:
 
     async def test_prefetching_middleware_goes_on(self, make_site: MakeSite, store: FaultyStore) -> None:
         """What the configuration wants fetched for every request is not fetched, and no page suffers."""
-        site = make_site(app=with_pages, store=store, fetch_user_info=True, get_access_token=True, revalidate_every=60)
+
+        def with_prefetched(logto: Logto) -> FastAPI:
+            app = with_pages(logto)
+
+            @app.get("/prefetched")
+            async def prefetched(request: Request) -> bool:
+                return request.state.user.user_info is not None
+
+            return app
+
+        site = make_site(
+            app=with_prefetched, store=store, fetch_user_info=True, get_access_token=True, revalidate_every=60
+        )
         visitor = await visit(site)
         store.go_down()
         assert (await visitor.get("/untouched")).status_code == 200
         assert (await visitor.get("/")).status_code == 503
+        assert (await visitor.get("/prefetched")).status_code == 503
 
 
 async def test_two_processes_refresh_once(make_site: MakeSite, store: FaultyStore) -> None:
@@ -359,6 +444,13 @@ async def test_second_process_that_gets_the_same_callback_shares_the_session(
     assert (first.status_code, second.status_code) == (303, 303)
     assert site.provider.requests.count("token") == 1
     assert (await elsewhere.get("/")).json() == (await visitor.get("/")).json() == {"sub": "alice"}
+
+
+@pytest.mark.parametrize("other", ["redis://localhost:6379/0", MemoryStore, object()], ids=["url", "class", "object"])
+def test_what_is_no_store_is_refused_at_once(site: Site, other: Any) -> None:
+    """A URL or a class in place of a store is said when the app is made, not by 503 at each request."""
+    with pytest.raises(ConfigurationError, match=r"RedisStore\.from_url"):
+        Logto(site.config, store=other)
 
 
 def test_middleware_takes_a_store_with_its_config(site: Site) -> None:
