@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
 from logto_asgi.errors import SetupError
-from logto_asgi.guards import admit, recheck, visitor
+from logto_asgi.guards import admit, is_due, recheck, visitor
 from logto_asgi.models import UserInfo
 from logto_asgi.responses import install
 from logto_asgi.routes import auth_routes
@@ -124,7 +124,8 @@ class _Guard(SecurityBase, Generic[T]):
     async def _answer(self, user: LogtoUser, visit: Visit) -> T:
         # A token that is refreshed brings new claims along: these are looked at afterwards.
         answer = user if self._read is None else await self._read(user)
-        await recheck(visit, self._claims_max_age)
+        if is_due(visit, self._claims_max_age):
+            await recheck(visit, self._claims_max_age)
         return answer  # type: ignore[return-value]
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> T:

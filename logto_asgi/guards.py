@@ -17,7 +17,7 @@ from logto_asgi.visit import Visit
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
 
-__all__ = ["admit", "challenge", "misplaced_routes", "recheck", "same_app", "visitor"]
+__all__ = ["admit", "challenge", "is_due", "misplaced_routes", "recheck", "same_app", "visitor"]
 
 _apps_with_routes: WeakSet[Any] = WeakSet()
 
@@ -53,18 +53,26 @@ def admit(scope: Any, *, redirect: bool | None = None) -> tuple[LogtoUser, Visit
     return user, visit
 
 
+def is_due(visit: Visit, max_age: int | None) -> bool:
+    """Tell whether the claims of a visitor who passed are too old to go by; see `recheck`."""
+    session = visit.session
+    limit = visit.runtime.config.claims_max_age if max_age is None else max_age
+    return session is not None and visit.runtime.tokens.is_stale(session, limit)
+
+
 async def recheck(visit: Visit, max_age: int | None) -> None:
-    """Refresh the claims of a visitor who passed, when they are older than `max_age` seconds allows.
+    """Refresh the claims of a visitor who passed, where `is_due` says so.
 
     None takes the configuration's `claims_max_age`, and older claims where they cannot be had newer for now. A guard's
-    own `max_age` is strict: it raises `IssuerUnavailable`, `RefreshTokenMissing` and so on. `SessionEnded` in any case.
+    own `max_age`, in seconds, is strict: it raises `IssuerUnavailable`, `RefreshTokenMissing` and so on. Raises
+    `SessionEnded` in any case.
     """
-    session, tokens = visit.session, visit.runtime.tokens
-    limit = visit.config.claims_max_age if max_age is None else max_age
-    if session is None or not tokens.is_stale(session, limit):
+    session = visit.session
+    if session is None:
         return
+    limit = visit.config.claims_max_age if max_age is None else max_age
     visit.prepare_errors()
-    visit.advance(await tokens.checked(visit.newest(session), limit, strict=max_age is not None))
+    visit.advance(await visit.runtime.tokens.checked(visit.newest(session), limit, strict=max_age is not None))
 
 
 def same_app(one: LogtoConfig, other: LogtoConfig) -> bool:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from logto_asgi.errors import ConfigurationError, ConfigurationProblem, HTTPError, IssuerError, LogtoError
-from logto_asgi.guards import admit, recheck, same_app
+from logto_asgi.guards import admit, is_due, recheck, same_app
 from logto_asgi.responses import answer, install
 from logto_asgi.runtime import Logto
 from logto_asgi.user import SCOPE_KEY, Credentials, LogtoUser, visit_of
@@ -268,7 +268,8 @@ class RequireAuthMiddleware:
             return
         try:
             _, visit = admit(scope, redirect=self._redirect)
-            await recheck(visit, self._claims_max_age)
+            if is_due(visit, self._claims_max_age):
+                await recheck(visit, self._claims_max_age)
         except HTTPError as error:
             if "starlette.exception_handlers" in scope:
                 raise
