@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time as real_time
 from typing import Any
 
 import pytest
@@ -70,6 +71,107 @@ async def test_bounded(guarded: GuardedStore, store: FaultyStore, caplog: pytest
     assert caught.value.__context__ is None
     assert caught.value.headers == {"Retry-After": "2"}
     assert "no answer within 0.05 s" in caplog.text
+
+
+async def test_three_time_outs(
+    guarded: GuardedStore, store: FaultyStore, time: Monotonic, events: Events, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One call that takes too long says nothing of the others; after three in a row the store is away."""
+    guarded._bound = 0.01
+    store.hold["get"] = asyncio.Event()
+    for _ in range(2):
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await guarded.get(KEY, now=1)
+        assert guarded.was_away(within=0)
+        assert await guarded.find("sub:1") == []
+    assert guarded.was_away(within=3)
+    assert "store.down" not in events.counts
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await guarded.get(KEY, now=1)
+    assert dict(events.counts) == {"store.down": 1}
+    with pytest.raises(StoreUnavailable):
+        await guarded.find("sub:1")
+    assert store.count("find") == 2
+    time.now += 0.5
+    with pytest.raises(StoreUnavailable):
+        await guarded.get(KEY, now=1)
+    with pytest.raises(StoreUnavailable):
+        await guarded.find("sub:1")
+    time.now += 0.5
+    assert await guarded.find("sub:1") == []
+    assert dict(events.counts) == {"store.down": 1, "store.back": 1}
+
+
+async def test_many_time_outs_at_once(guarded: GuardedStore, store: FaultyStore, events: Events) -> None:
+    """A store that hangs is away as soon as the first calls have waited for it, not three bounds later."""
+    guarded._bound = 0.01
+    store.hold["get"] = asyncio.Event()
+    results = await asyncio.gather(*(guarded.get(KEY, now=1) for _ in range(5)), return_exceptions=True)
+    assert [type(result) for result in results] == [StoreUnavailable] * 5
+    assert dict(events.counts) == {"store.down": 1}
+
+
+@pytest.mark.parametrize("says", [None, TimeoutError(), OSError(), StoreUnavailable("no answer in time")])
+async def test_a_blocked_event_loop(
+    guarded: GuardedStore,
+    store: FaultyStore,
+    events: Events,
+    caplog: pytest.LogCaptureFixture,
+    says: Exception | None,
+) -> None:
+    """A call that fails while the event loop was blocked is made again: the store may have answered all the time."""
+    if says is None:
+        guarded._bound = 0.3
+
+    async def block(name: str) -> None:
+        store.before = None
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(real_time.sleep, 0.5)
+        await asyncio.sleep(0.35)
+        if says is not None:
+            raise says
+
+    store.before = block
+    assert await guarded.get(KEY, now=1) is None
+    assert store.count("get") == 2
+    assert dict(events.counts) == {}
+    assert "the event loop was blocked" in caplog.text
+
+
+async def test_a_store_that_is_away_from_a_blocked_event_loop(
+    guarded: GuardedStore, store: FaultyStore, events: Events
+) -> None:
+    """A call is made again once: what fails then fails."""
+
+    async def block(name: str) -> None:
+        real_time.sleep(0.5)
+        raise StoreUnavailable("away")
+
+    store.before = block
+    with pytest.raises(StoreUnavailable):
+        await guarded.get(KEY, now=1)
+    assert store.count("get") == 2
+    assert dict(events.counts) == {"store.down": 1}
+
+
+class Patient(FaultyStore):
+    """A store that says how long it may take."""
+
+    def __init__(self, timeout: Any) -> None:
+        super().__init__()
+        self.timeout = timeout
+
+
+@pytest.mark.parametrize(
+    ("timeout", "bound"),
+    [(5, 5.5), (1.5, 2), (0, 2), (1.75, 2.25), (float("inf"), 2), (float("nan"), 2), ("5", 2), (None, 2)],
+)
+def test_a_store_says_its_bound(events: Events, timeout: Any, bound: float) -> None:
+    """A store that may take longer itself is given half a second more; no store is given less than two."""
+    assert GuardedStore(Patient(timeout), events)._bound == bound
+    assert GuardedStore(FaultyStore(), events)._bound == 2
 
 
 async def test_fails_fast(
@@ -175,6 +277,57 @@ async def test_whatever_a_store_raises(
     assert caught.value.__cause__ is None
     assert "hunter2" not in str(caught.value) + caplog.text
     assert type(error).__name__ in caplog.text
+
+
+async def test_one_bad_row(
+    guarded: GuardedStore, store: FaultyStore, time: Monotonic, events: Events, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error in a store's code fails the call that meets it, and is logged with its place, once a minute."""
+
+    async def stumble(name: str) -> None:
+        if name == "get":
+            secret = "hunter2"
+            raise KeyError(secret)
+
+    store.before = stumble
+    for seconds, logged in [(0, 1), (59, 1), (1, 2)]:
+        time.now += seconds
+        with pytest.raises(StoreUnavailable):
+            await guarded.get(KEY, now=1)
+        assert len(caplog.records) == logged
+    assert await guarded.find("sub:1") == []
+    assert dict(events.counts) == {}
+    assert not guarded.was_away(within=3)
+    assert "KeyError" in caplog.text
+    assert "in stumble" in caplog.text
+    assert "raise KeyError(secret)" in caplog.text
+    assert "hunter2" not in caplog.text.replace('secret = "hunter2"', "")
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), ConnectionResetError(), OSError()])
+async def test_what_counts_as_away(guarded: GuardedStore, store: FaultyStore, events: Events, error: Exception) -> None:
+    """A store that says so is away, and one that cannot be reached."""
+    store.down = error
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await guarded.get(KEY, now=1)
+    assert store.count("get") == 1
+    assert dict(events.counts) == {"store.down": 1}
+
+
+async def test_an_error_is_no_answer(guarded: GuardedStore, store: FaultyStore, time: Monotonic) -> None:
+    """While a store is away, an error in its code does not bring it back."""
+    store.go_down()
+    with pytest.raises(StoreUnavailable):
+        await guarded.get(KEY, now=1)
+    time.now += 1
+    store.down = KeyError()
+    with pytest.raises(StoreUnavailable):
+        await guarded.get(KEY, now=1)
+    assert repr(guarded) == "<GuardedStore away>"
+    store.come_back()
+    assert await guarded.get(KEY, now=1) is None
+    assert repr(guarded) == "<GuardedStore up>"
 
 
 async def test_configuration_errors_stay(guarded: GuardedStore, store: FaultyStore, events: Events) -> None:
