@@ -51,14 +51,20 @@ _FULL = _Fault(
 _NO_WRITES = _Fault(
     StoreFull,
     "The session store takes nothing in.",
-    "Redis refuses to write (%s): its disk is full, or too few replicas follow it. Its own log says more.",
+    "Redis refuses to write (%s): its disk is full, or fails. Its own log says more.",
+)
+_ALONE = _Fault(
+    StoreUnavailable,
+    "The session store takes no changes at the moment. Try again in a moment.",
+    "Redis has fewer replicas than min-replicas-to-write asks for (%s). It may be cut off from them, and another one be"
+    " the master by now: what it holds is not believed until they are back.",
 )
 _TIMEOUT = "TimeoutError"
 _FAULTS: dict[str, _Fault] = {
     "OutOfMemoryError": _FULL,
     "OOM": _FULL,
     "MISCONF": _NO_WRITES,
-    "NOREPLICAS": _NO_WRITES,
+    "NOREPLICAS": _ALONE,
     "AuthenticationError": _ACCESS,
     "AuthenticationWrongNumberOfArgsError": _ACCESS,
     "AuthorizationError": _ACCESS,
@@ -106,7 +112,7 @@ def is_wrong_type(error: BaseException | None) -> bool:
 
 
 def refuses_writes(error: BaseException | None) -> bool:
-    """Tell whether Redis answers, but takes no change of any kind."""
+    """Tell whether Redis answers, but takes no change of any kind, because of its disk."""
     return _FAULTS.get(_word_of(error)) is _NO_WRITES
 
 

@@ -163,8 +163,9 @@ async def test_scripts_that_redis_forgot(start: Start, connect: Open) -> None:
     store, key = connect(server), new_key()
     for number in range(3):
         server.cli("SCRIPT", "FLUSH")
-        assert await create(store, f"{key}{number}", "value", index=["sub:1"]) == 1
-        assert await store.get(f"{key}{number}", now=NOW)
+        created = new_key()
+        assert await create(store, created, "value", index=["sub:1"]) == 1
+        assert await store.get(created, now=NOW)
         token = await store.lock(key, ttl=60)
         assert token is not None
         await store.unlock(key, token)
@@ -200,19 +201,46 @@ async def test_a_full_redis(start: Start, connect: Open, caplog: pytest.LogCaptu
 
 
 async def test_a_redis_that_refuses_to_write(start: Start, connect: Open, caplog: pytest.LogCaptureFixture) -> None:
-    """Where it lacks replicas or its disk is full, who is signed in stays so: sessions are read, without a touch."""
-    server = start()
+    """Where its disk fails, who is signed in stays so: sessions are read, without a touch."""
+    server = start(save="3600 1000", dbfilename="taken")
     store, key = connect(server), new_key()
     await create(store, key, "value")
-    server.cli("CONFIG", "SET", "min-replicas-to-write", "1")
+    (server.home / "taken").mkdir()
+    server.cli("BGSAVE")
+    server.wait_for("rdb_last_bgsave_status:err", "INFO", "persistence")
     for now in (NOW + 100, NOW + 200):
         assert await store.get(key, now=now, touch=Touch(DAY, 60)) == StoredSession("value", 1, NOW)
     for call in (create(store, new_key(), "value"), replace(store, key, "newer", 1), store.lock(key, ttl=60)):
         with pytest.raises(StoreFull):
             await call
     assert "refuses to write" in caplog.text
-    server.cli("CONFIG", "SET", "min-replicas-to-write", "0")
+    (server.home / "taken").rmdir()
+    server.cli("BGSAVE")
+    server.wait_for("rdb_last_bgsave_status:ok", "INFO", "persistence")
     assert await replace(store, key, "newer", 1) == 2
+
+
+async def test_a_master_cut_off_from_its_replicas(
+    start: Start, connect: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It answers nothing: another one may be the master by now, where sessions have ended that it still has."""
+    server = start()
+    store, key = connect(server), new_key()
+    await create(store, key, "value")
+    server.cli("CONFIG", "SET", "min-replicas-to-write", "1")
+    for call in (
+        store.get(key, now=NOW),
+        store.get(key, now=NOW + 100, touch=Touch(DAY, 60)),
+        replace(store, key, "newer", 1),
+        store.delete(key),
+        store.lock(key, ttl=60),
+    ):
+        with pytest.raises(StoreUnavailable) as refused:
+            await call
+        assert type(refused.value) is StoreUnavailable
+    assert "min-replicas-to-write" in caplog.text
+    server.cli("CONFIG", "SET", "min-replicas-to-write", "0")
+    assert await store.get(key, now=NOW) == StoredSession("value", 1, NOW)
 
 
 async def test_a_read_only_replica(start: Start, connect: Open, caplog: pytest.LogCaptureFixture) -> None:
@@ -279,15 +307,34 @@ async def test_garbage_harms_only_its_session(start: Start, decodes: bool) -> No
         assert await store.get(good, now=NOW) == StoredSession("value", 1, NOW)
 
 
-async def test_a_session_without_its_times(start: Start, connect: Open) -> None:
-    """A hash that lacks when it expires is no session, and one that lacks when it was touched is touched."""
+@pytest.mark.parametrize("field", ["n", "t", "x", "e"])
+async def test_numbers_that_are_none(start: Start, connect: Open, field: str) -> None:
+    """A number that is missing, negative, broken, endless or none reads as what opens as nothing, touched or not."""
     server = start()
     store = connect(server)
-    server.cli("HSET", name_of("a"), "v", "value", "n", "1", "t", NOW)
-    assert await store.get("a", now=NOW) is None
-    server.cli("HSET", name_of("b"), "v", "value", "n", "1", "x", NOW + DAY, "e", NOW + DAY)
-    assert await store.get("b", now=NOW, touch=Touch(DAY, 60)) == StoredSession("?", 0, 0)
-    assert await store.get("b", now=NOW, touch=Touch(DAY, 60)) == StoredSession("value", 1, NOW)
+    sound = {"v": "value", "n": "1", "t": str(NOW), "x": str(NOW + DAY), "e": str(NOW + DAY)}
+    for odd in ("", "nan", "inf", "-inf", "1e400", "-1e300", "-1", "1.5", "1e15", "9" * 20, "9" * 5_000, "one", None):
+        key = new_key()
+        server.cli("HSET", name_of(key), *(word for pair in (sound | {field: odd or ""}).items() for word in pair))
+        if odd is None:
+            server.cli("HDEL", name_of(key), field)
+        for touch in (None, Touch(DAY, 60)):
+            assert await store.get(key, now=NOW + 100, touch=touch) == StoredSession("?", 0, 0), odd
+        await store.delete(key)
+        assert await create(store, key, "value") == 1
+
+
+@pytest.mark.parametrize("field", ["n", "x"])
+async def test_numbers_that_are_none_are_not_counted_on(start: Start, connect: Open, field: str) -> None:
+    """Where the fields that a write goes by are garbage nothing is written, not even over the same value."""
+    server = start()
+    store, key = connect(server), new_key()
+    for odd in ("nan", "inf", "-1", "1e15"):
+        await create(store, key, "value")
+        server.cli("HSET", name_of(key), field, odd)
+        for call in (create(store, key, "value"), create(store, key, "other"), replace(store, key, "newer", 1)):
+            assert await call is None, odd
+        await store.delete(key)
 
 
 async def test_garbage_under_a_lock_or_a_name(start: Start, connect: Open) -> None:
@@ -305,6 +352,24 @@ async def test_garbage_under_a_lock_or_a_name(start: Start, connect: Open) -> No
     await store.delete(key, index=["sub:1"])
     assert await create(store, key, "value", index=["sub:1"]) == 1
     assert await store.find("sub:1") == [key]
+
+
+@pytest.mark.parametrize("decodes", [False, True])
+async def test_garbage_in_a_name(start: Start, decodes: bool) -> None:
+    """Entries of the index that are no keys are not found, and an end beyond all time keeps nobody from signing in."""
+    server = start()
+    async with (
+        aioredis.Redis.from_url(server.url) as raw,
+        aioredis.Redis.from_url(server.url, decode_responses=decodes) as client,
+    ):
+        store, key, other = RedisStore(client, timeout=PATIENCE), new_key(), new_key()
+        await create(store, key, "value", index=["sub:1"])
+        odd = [b"\xff\xfe", b"\xff" * 64, b"", b"x", key.upper().encode(), b"g" * 64, b"a" * 63, b"a" * 65]
+        await raw.zadd("logto:index:sub:1", dict.fromkeys(odd, 4e12))
+        assert await store.find("sub:1") == [key]
+        await raw.zadd("logto:index:sub:1", {"f" * 64: float("inf"), "e" * 64: 1e15, "d" * 64: float("-inf")})
+        assert await create(store, other, "value", index=["sub:1"]) == 1
+        assert sorted(await store.find("sub:1")) == sorted([key, other])
 
 
 class Cutting:
