@@ -15,7 +15,12 @@ __all__ = ["IndexNames"]
 
 
 class IndexNames:
-    """Makes names under a key of each secret: the first is written, all are looked up."""
+    """Makes names under a key of each secret: the first is written, all are looked up.
+
+    Without `__dict__`, so that nobody prints or serialises a secret by accident.
+    """
+
+    __slots__ = ("_belongs_to", "_keys", "_secrets")
 
     def __init__(self, secrets: Sequence[str], *, issuer: str, client_id: str) -> None:
         self._secrets = tuple(secrets)

@@ -47,6 +47,8 @@ def require_redis() -> None:
 class GivenClient:
     """A client of the app's own, which stays the app's to close."""
 
+    __slots__ = ("_client", "_loop")
+
     def __init__(self, client: RedisClient) -> None:
         require_redis()
         if hasattr(client, "master_for"):
@@ -77,7 +79,9 @@ class GivenClient:
 
 
 class UrlClients:
-    """Clients for a URL, made at first use."""
+    """Clients for a URL, made at first use. Without `__dict__`: nobody prints or serialises the URL by accident."""
+
+    __slots__ = ("_clients", "_guard", "_options", "_tls", "_url")
 
     def __init__(self, url: str, timeout: float, options: dict[str, Any]) -> None:
         require_redis()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from logto_asgi.session.backend import SessionBackend
 from logto_asgi.session.backends import CookieBackend
 from logto_asgi.session.loaded import Loaded
 from logto_asgi.session.records import key_of
+from logto_asgi.session.redis import RedisStore
 from logto_asgi.session.store_backend import StoreBackend
 
 SECRET = "qPz2mW7tKx9dLr4vHs8bYn3cJf6gTu1a"
@@ -826,3 +828,34 @@ async def test_nothing_secret_is_shown(
     for secret in (session.id, session.refresh_token, SECRET, "0" * 100):
         assert secret
         assert secret not in shown
+
+
+def text_within(value: object, seen: set[int]) -> str:
+    """Return what a serializer reads that goes along `vars`, as FastAPI's does."""
+    if id(value) in seen:
+        return ""
+    seen.add(id(value))
+    if isinstance(value, str | bytes):
+        return f"{value!r} "
+    if isinstance(value, dict):
+        return "".join(text_within(part, seen) for part in (*value, *value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return "".join(text_within(part, seen) for part in value)
+    return text_within(getattr(value, "__dict__", {}), seen)
+
+
+async def test_no_secret_is_an_attribute(make_config: Callable[..., LogtoConfig], make_session: Make) -> None:
+    """Whoever serialises a backend finds no secret and no password in it, neither before its first use nor after."""
+    redis = pytest.importorskip("redis.asyncio")
+    url = "redis://:hunter2-correct-horse@localhost:1/0"
+    stores: list[Any] = [RedisStore.from_url(url), RedisStore(redis.Redis.from_url(url)), FaultyStore()]
+    for store in stores:
+        backend = StoreBackend(make_config(), store)
+        shown = text_within(backend, set())
+        with contextlib.suppress(StoreUnavailable):
+            await backend.start(make_session())
+        shown += text_within(backend, set())
+        assert "localhost" not in shown
+        assert "hunter2" not in shown
+        assert SECRET not in shown
+        await backend.aclose()
