@@ -13,7 +13,8 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+# A connection that the pool lets expire may be one that it has just given to a request.
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
 PATIENCE = 120.0
 """Seconds that a visitor waits for an answer: longer than anything that is tested."""
 PATIENCE_IN_ALL = dict.fromkeys(("connect", "read", "write", "pool"), PATIENCE)

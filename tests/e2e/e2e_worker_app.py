@@ -32,6 +32,7 @@ from logto_asgi.fastapi import CurrentUser, SignedIn, auth_router
 
 RESOURCES = {"shop": SHOP, "stock": STOCK, "parts": PARTS}
 CLOCK = struct.Struct("d")
+HUNG_UP: Counter[str] = Counter()
 
 
 def shared_clock(path: str) -> Callable[[], float]:
@@ -103,6 +104,7 @@ async def until_hung_up(request: Request, work: Any) -> Any:
     try:
         return await task
     except asyncio.CancelledError:
+        HUNG_UP["callers"] += 1
         return {}  # Nobody reads it.
     finally:
         watching.cancel()
@@ -181,6 +183,7 @@ def build_app(logto: Logto, index: int) -> FastAPI:
             "all_tasks": len(asyncio.all_tasks()),
             "rss": _resident(),
             "threads": threading.active_count(),
+            "hung_up": HUNG_UP["callers"],
         }
 
     return app
@@ -221,6 +224,6 @@ def run(settings: dict[str, Any], listening: list[socket.socket]) -> None:
     index = settings["index"]
     app = build_app(make_logto(settings), index)
     # Longer than clients keep connections, or one could be closed while its next request is on the way.
-    patience = {"timeout_keep_alive": 60, "timeout_graceful_shutdown": 5}
+    patience = {"timeout_keep_alive": 900, "timeout_graceful_shutdown": 5}
     config = uvicorn.Config(signed_by(app, index), log_level="info", access_log=False, **patience)
     uvicorn.Server(config).run(sockets=listening)

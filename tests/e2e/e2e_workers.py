@@ -192,6 +192,13 @@ class Workers:
         """Return how often an event happened in the running processes."""
         return sum(each["events"].get(name, 0) for each in self.debug())
 
+    def wait_for_hung_up(self, callers: int, timeout: float = 60) -> None:
+        """Wait until the requests of so many callers in all were cancelled because they hung up."""
+        deadline = time.monotonic() + timeout
+        while sum(each["hung_up"] for each in self.debug()) < callers:
+            assert time.monotonic() < deadline, f"fewer than {callers} requests were cancelled"
+            time.sleep(0.02)
+
     def tracebacks(self) -> int:
         """Return how many tracebacks the workers have logged."""
         return sum(worker.log().count("Traceback (most recent call last)") for worker in self.all)

@@ -77,20 +77,21 @@ async def test_one_refresh_for_each_token_of_a_slow_issuer(fleet, redis, crowd, 
 
 
 async def test_one_refresh_for_each_token_whoever_hangs_up(fleet, redis, crowd, proof):
-    """The same where 100 of 200 callers hang up while the issuer is asked, and their requests are cancelled."""
+    """The same where 100 of 200 callers hang up once the issuer has rotated, and their requests are cancelled."""
     provider, workers = fleet(Settings(store=redis().url))
-    rounds, hung_up = 4 * MORE, 100
+    rounds, hung_up, gone = 4 * MORE, 100, []
 
     async def storm(guest):
-        provider.hold("token")
+        provider.hold("token", phase="after")
         targets = itertools.islice(spread([path.replace("/token/", "/hang/") for path in PATHS], workers.urls), hung_up)
         callers = [await call_and_wait(guest, path, url=url) for path, url in targets]
-        await asyncio.to_thread(provider.wait_for_held, "token")
+        await asyncio.to_thread(provider.wait_for_held, "token", phase="after")
         patient = asyncio.create_task(crowd.storm(guest, PATHS, count=200 - hung_up, urls=workers.urls))
-        await asyncio.sleep(0)
         for caller in callers:
             caller.transport.abort()
-        provider.release("token")
+        gone.append(hung_up)
+        await asyncio.to_thread(workers.wait_for_hung_up, sum(gone))
+        provider.release("token", phase="after")
         return await patient
 
     total, refreshes = await storms(crowd, provider, workers, rounds=rounds, storm=storm)
