@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
 
 from logto_asgi.errors import ConfigurationError, SetupError, StoreFull, StoreUnavailable
 from logto_asgi.session.loop_watch import LoopWatch
@@ -38,6 +39,8 @@ _TIMEOUTS = 3
 _COMPLAINT_KEPT = 60
 """Seconds for which a line that may come with every request is not logged again."""
 _MAX_COMPLAINTS = 100
+_AT_ONCE = 40
+"""Calls of one event loop under way; fewer than the connections of a `RedisStore`, so that none waits for one."""
 _LOOKS = 20
 _BETWEEN_LOOKS = 0.01
 """Seconds: together a fifth of one for which a call waits for another that tries whether the store is back."""
@@ -77,6 +80,7 @@ class GuardedStore:
         self._pause = _PAUSE if pause is None else pause
         self._clock = clock
         self._lock = threading.Lock()
+        self._gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._down_since: float | None = None
         self._closed_until = 0.0
         self._is_probing = False
@@ -143,12 +147,21 @@ class GuardedStore:
             logger.warning("the session store could not be closed: %s", type(error).__name__)
 
     async def _call(self, start: Callable[[], Awaitable[_T]]) -> _T:
-        probing = await self._admitted()
-        try:
-            return await self._attempt(start)
-        finally:
-            if probing:
-                self._is_probing = False  # Also where the caller was cancelled: the next one tries.
+        async with self._gate():
+            probing = await self._admitted()
+            try:
+                return await self._attempt(start)
+            finally:
+                if probing:
+                    self._is_probing = False  # Also where the caller was cancelled: the next one tries.
+
+    def _gate(self) -> asyncio.Semaphore:
+        """Return what lets so many calls of this event loop through: to wait here says nothing of the store."""
+        loop = asyncio.get_running_loop()
+        gate = self._gates.get(loop)
+        if gate is None:
+            gate = self._gates[loop] = asyncio.Semaphore(_AT_ONCE)
+        return gate
 
     async def _attempt(self, start: Callable[[], Awaitable[_T]]) -> _T:
         for is_last in (False, True):

@@ -220,6 +220,22 @@ async def test_one_probe(guarded: GuardedStore, store: FaultyStore, time: Monoto
     assert await guarded.get(KEY, now=1) is None
 
 
+async def test_a_crowd_waits_outside_of_the_time_limits(guarded: GuardedStore, store: FaultyStore) -> None:
+    """A thousand calls at once reach the store a few at a time, and none of them takes its waiting for an outage."""
+    under_way = most = 0
+
+    async def look(_: str) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+
+    store.before = look
+    assert set(await asyncio.gather(*(guarded.get(KEY, now=1) for _ in range(1000)))) == {None}
+    assert most == 40
+
+
 async def test_a_burst_after_an_outage(guarded: GuardedStore, store: FaultyStore, time: Monotonic) -> None:
     """Many calls at once to a store that is back: one tries, the others wait that moment, and none fails."""
     store.go_down()
