@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 
-from logto_asgi import AttemptNotFound, IssuerUnavailable, SignInOptions
+from logto_asgi import AttemptNotFound, IssuerUnavailable, LogtoError, SignInOptions
 from logto_asgi.models import PendingSignIn
 from logto_asgi.testing.visitor import NAVIGATION
 from tests.conftest import MakeSite, Site
@@ -103,6 +103,46 @@ async def test_wait_for_another_call_back_ends(make_site: MakeSite) -> None:
     with pytest.raises(IssuerUnavailable, match="interrupted"):
         await site.logto.flows.finish_sign_in(query, pending)
     assert first[0].done()
+
+
+async def test_state_of_a_failed_exchange_is_spent(make_site: MakeSite) -> None:
+    """Its code went to the issuer: whoever comes again gets the same answer, and no second exchange."""
+    site = make_site()
+    query, pending = await call_back(site)
+    site.provider.fail_next("token", status=400, body={"error": "invalid_grant"})
+    for _ in range(2):
+        site.clock.move(40)
+        with pytest.raises(LogtoError):
+            await site.logto.flows.finish_sign_in(query, pending)
+    assert site.provider.requests.count("token") == 1
+
+
+async def test_sign_out_with_an_old_state_revokes_the_newest_token(make_site: MakeSite) -> None:
+    """A refresh may have rotated it since that cookie was written."""
+    site, network = behind(make_site({"rotate": "always"}))
+    _, session = await signed_in(site)
+    newest, _ = await site.logto.tokens.get(session, force_refresh=True)
+    await site.logto.flows.sign_out(session)
+    assert [form["token"] for form in network.forms["/token/revocation"]] == [newest.refresh_token]
+    assert newest.refresh_token != session.refresh_token
+
+
+async def test_beginnings_and_ends_of_sessions_are_told(make_site: MakeSite) -> None:
+    """Each once, with its reason."""
+    events: list[tuple[str, object]] = []
+    site = make_site(
+        prompt="login consent", on_event=lambda event: events.append((event.name, event.facts.get("reason")))
+    )
+    visitor = await site.visitor()
+    await visitor.sign_in()
+    await visitor.sign_in("bob")
+    await visitor.sign_out()
+    assert events == [
+        ("session.started", None),
+        ("session.started", None),
+        ("session.ended", "replaced"),
+        ("session.ended", "sign_out"),
+    ]
 
 
 async def test_outcome_whose_session_has_ended_is_not_shared(site: Site) -> None:

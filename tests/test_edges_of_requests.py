@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 from logto_asgi import Logto, LogtoMiddleware, RequireAuthMiddleware
 from logto_asgi.fastapi import CurrentUser
 from logto_asgi.testing.visitor import NAVIGATION
+from logto_asgi.visit import Visit
 from tests.conftest import MakeSite, Site, build_app
 from tests.test_routes import asked, start
 from tests.test_tokens import signed_in
@@ -218,3 +220,21 @@ async def test_unread_user_says_so(site: Site) -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8000", cookies=visitor.cookies) as it:
         await it.get("/")
     assert seen == ["<LogtoUser, not read yet>", True, "<LogtoUser 'alice'>"]
+
+
+async def test_late_refresh_changes_nobody(site: Site) -> None:
+    """A refresh that ends after its user signed out, or somebody else signed in, leaves the request as it is."""
+    visitor = await site.visitor()
+    await visitor.sign_in()
+    cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in visitor.cookies.jar).encode()
+    visit = Visit(site.logto, {"type": "http", "method": "GET", "headers": [(b"cookie", cookies)]})
+    session = visit.ask()
+    assert session is not None
+    other, later = replace(session, id="other"), replace(session, version=session.version + 1)
+    for now in (None, other, replace(later, version=later.version + 1)):
+        visit.session = now
+        visit.advance(later)
+        assert visit.session is now
+    visit.session = session
+    visit.advance(later)
+    assert visit.session is later

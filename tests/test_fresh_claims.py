@@ -6,12 +6,24 @@ import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import httpx
 import pytest
 from fastapi import Depends, FastAPI, Request
 
-from logto_asgi import Logto, LogtoUser, MemoryStore, RequireAuthMiddleware
-from logto_asgi.fastapi import SignedIn, require_auth
+from logto_asgi import (
+    AccessTokenRefused,
+    IssuerUnavailable,
+    Logto,
+    LogtoUser,
+    MemoryStore,
+    RequireAuthMiddleware,
+    UserInfo,
+)
+from logto_asgi.fastapi import SignedIn, require_auth, user_info
+from logto_asgi.models import Session
 from tests.conftest import API, MakeSite, Site, build_app
+from tests.network import behind
+from tests.test_middleware import session_cookies
 
 HOUR = 3600
 
@@ -57,6 +69,11 @@ def with_more(logto: Logto) -> FastAPI:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": scope["state"]["user"].claims.name.encode()})
 
+    @app.get("/strict-info")
+    async def strict_info(info: Annotated[UserInfo, Depends(user_info(claims_max_age=60))], request: Request) -> str:
+        name: str = request.state.user.claims.name
+        return name
+
     app.mount("/mounted", RequireAuthMiddleware(plain, claims_max_age=60))
     return app
 
@@ -81,6 +98,16 @@ async def visit(site: Site) -> Any:
     return visitor
 
 
+async def signed_in(site: Site) -> tuple[Any, Session]:
+    """Return a visitor and its session, whichever way it is kept."""
+    visitor = await visit(site)
+    cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in visitor.cookies.jar).encode()
+    loaded = site.logto.sessions.load([(b"cookie", cookies)])
+    await site.logto.sessions.read(loaded)
+    assert loaded.session is not None
+    return visitor, loaded.session
+
+
 async def test_min_ttl_asks_for_a_token_that_lives_long_enough(build: Build) -> None:
     """A token with 2,600 of its 3,600 seconds left serves who wants 2,500 and not who wants 2,600."""
     site = build()
@@ -100,6 +127,15 @@ async def test_min_ttl_beyond_every_life_does_not_refresh_each_time(build: Build
     assert (len(tokens), site.refreshes()) == (1, 1)
     site.clock.move(HOUR // 10)
     assert (await visitor.get("/lasting/86400")).json() not in tokens
+
+
+async def test_min_ttl_below_the_margin_changes_nothing(build: Build) -> None:
+    """A token within the refresh margin is refreshed, however little life is asked for."""
+    site = build()
+    visitor = await visit(site)
+    first = (await visitor.get("/token")).json()
+    site.clock.move(HOUR - 60)
+    assert (await visitor.get("/lasting/1")).json() != first
 
 
 async def test_claims_of_an_access_token(build: Build) -> None:
@@ -154,12 +190,14 @@ async def test_refusal_is_remembered_for_ten_seconds(build: Build) -> None:
     refused = await visitor.get("/token")
     assert (refused.status_code, refused.json()["code"]) == (403, "access_token_refused")
     asked = site.refreshes()
+    assert asked == 1
     again = await visitor.get("/token")
     assert (again.status_code, again.json()) == (403, refused.json())
     site.clock.move(9)
     assert (await visitor.get("/token")).status_code == 403
     assert site.refreshes() == asked
     assert (await other.get("/token")).status_code == 200
+    assert (await visitor.get("/other-token")).status_code == 200
     site.clock.move(1)
     assert (await visitor.get("/token")).status_code == 200
 
@@ -171,6 +209,30 @@ async def test_force_refresh_asks_in_spite_of_a_refusal(build: Build) -> None:
     site.provider.fail_next("token", status=403, body={"error": "access_denied"})
     assert (await visitor.get("/token")).status_code == 403
     assert (await visitor.get("/forced")).status_code == 200
+    assert (await visitor.get("/token")).status_code == 200
+
+
+async def test_cleared_access_tokens_forget_refusals_of_their_session(build: Build) -> None:
+    """Who clears asks again at once, and another session's refusal stays."""
+    site = build()
+    visitor, other = await visit(site), await visit(site)
+    for each in (visitor, other):
+        site.provider.fail_next("token", status=403, body={"error": "access_denied"})
+        assert (await each.get("/token")).status_code == 403
+    assert (await visitor.post("/clear")).status_code == 200
+    assert (await visitor.get("/token")).status_code == 200
+    assert (await other.get("/token")).status_code == 403
+
+
+async def test_refusals_are_bounded_and_the_oldest_goes(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for one, the refusal before it is forgotten and the last one holds."""
+    monkeypatch.setattr("logto_asgi.tokens._NOTES_KEPT", 1)
+    site = build()
+    visitor = await visit(site)
+    for path in ("/token", "/other-token"):
+        site.provider.fail_next("token", status=403, body={"error": "access_denied"})
+        assert (await visitor.get(path)).status_code == 403
+    assert (await visitor.get("/other-token")).status_code == 403
     assert (await visitor.get("/token")).status_code == 200
 
 
@@ -201,7 +263,7 @@ async def test_claims_max_age_of_the_configuration(build: Build) -> None:
     assert site.refreshes() == 2
 
 
-@pytest.mark.parametrize("path", ["/strict-name", "/mounted/"])
+@pytest.mark.parametrize("path", ["/strict-name", "/strict-info", "/mounted/"])
 async def test_guard_may_insist_on_younger_claims(build: Build, path: str) -> None:
     """`claims_max_age=60` on a guard: at 59 seconds nothing, at 60 a refresh first."""
     site = build()
@@ -240,6 +302,95 @@ async def test_outage_lets_older_claims_pass_but_not_where_a_guard_insists(build
     assert site.logto.counts["claims.stale"] == 1
 
 
+async def test_failure_of_one_user_is_not_everybodys(build: Build) -> None:
+    """Only an issuer that nobody can reach is left in peace by all; a suspended user is found out in any case."""
+    site = build()
+    bob, alice = await site.visitor(), await visit(site)
+    await bob.sign_in("bob")
+    site.provider.suspend("alice")
+    site.clock.move(HOUR)
+    site.provider.fail_next("token", status=500)
+    assert (await bob.get("/guarded-name")).status_code == 200
+    assert site.logto.counts["claims.stale"] == 1
+    assert (await alice.get("/guarded-name")).status_code == 401
+
+
+async def test_issuer_that_nobody_can_reach_is_asked_once_in_a_while(build: Build) -> None:
+    """With ten sessions whose claims are old, one finds out and the others go on at once."""
+    site, network = behind(build())
+    visitors = [await visit(site) for _ in range(10)]
+    site.clock.move(HOUR)
+
+    async def cut(request: httpx.Request, forward: Any) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    for _ in range(40):
+        network.step_in("/token", cut)
+    assert {(await visitor.get("/me")).status_code for visitor in visitors} == {200}
+    assert site.logto.counts["claims.stale"] == 1
+
+
+async def test_slow_issuer_keeps_a_page_waiting_for_a_moment_only(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older claims are used when new ones take too long, and these are there for the next page."""
+    monkeypatch.setattr("logto_asgi.tokens._PATIENCE", 0.01)
+    site = build()
+    visitor = await visit(site)
+    site.provider.set_claims("alice", name="Alice Renamed")
+    site.clock.move(HOUR)
+    site.provider.delay("token", 0.2)
+    assert (await visitor.get("/guarded-name")).json() != "Alice Renamed"
+    await site.logto.tokens.drain(5)
+    assert (await visitor.get("/guarded-name")).json() == "Alice Renamed"
+
+
+async def test_user_whom_the_issuer_denies_the_app_is_refused(build: Build) -> None:
+    """Logto's access control answers `access_denied` to a plain refresh: 403 in a guard, asked once in ten seconds."""
+    site = build()
+    visitor = await visit(site)
+    site.clock.move(HOUR)
+    site.provider.fail_next("token", status=400, body={"error": "access_denied"})
+    for _ in range(3):
+        refused = await visitor.get("/guarded-name")
+        assert (refused.status_code, refused.json()["code"]) == (403, "access_token_refused")
+    assert site.refreshes() == 1
+    site.clock.move(10)
+    assert (await visitor.get("/guarded-name")).status_code == 200
+
+
+async def test_revalidation_ends_the_session_of_a_user_who_is_denied_the_app(build: Build) -> None:
+    """On every page, and for good."""
+    site = build(revalidate_every=300)
+    visitor = await visit(site)
+    site.clock.move(300)
+    site.provider.fail_next("token", status=400, body={"error": "access_denied"})
+    assert (await visitor.get("/")).json() == {"sub": None}
+    site.clock.move(60)
+    assert (await visitor.get("/")).json() == {"sub": None}
+    assert site.logto.counts["session.ended"] == 1
+
+
+@pytest.mark.parametrize("organization", ["", " ", "\ud800", "a" * 257, "ä"])
+async def test_organization_id_that_cannot_be_one_is_refused(build: Build, organization: str) -> None:
+    """Ids often come from a path: an empty one is no token for the user, a strange one no traceback."""
+    site = build(scopes=["urn:logto:scope:organizations"])
+    _, session = await signed_in(site)
+    with pytest.raises(AccessTokenRefused):
+        await site.logto.tokens.get(session, organization_id=organization)
+    assert site.refreshes() == 0
+
+
+async def test_session_does_not_collect_work_without_end(build: Build) -> None:
+    """Callers who ask for ever new tokens and hang up get 503, and the session's other requests go on."""
+    site = build(scopes=["urn:logto:scope:organizations"])
+    _, session = await signed_in(site)
+    site.provider.delay("token", 0.05)
+    asked = [asyncio.create_task(site.logto.tokens.get(session, organization_id=f"org-{n}")) for n in range(200)]
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    assert sum(isinstance(result, IssuerUnavailable) for result in results) == 200 - 64
+
+
 async def test_without_a_refresh_token_only_a_guard_that_insists_refuses(build: Build) -> None:
     """An issuer that gives none: sign-in is all there is, and a strict guard sends the visitor there."""
     site = build(include_reserved_scopes=False, scopes=["openid", "profile"])
@@ -248,6 +399,7 @@ async def test_without_a_refresh_token_only_a_guard_that_insists_refuses(build: 
     assert (await visitor.get("/guarded-name")).status_code == 200
     strict = await visitor.get("/strict-name")
     assert (strict.status_code, strict.json()["code"]) == (401, "refresh_token_missing")
+    assert "claims.stale" not in site.logto.counts
 
 
 async def test_guard_learns_that_the_account_is_gone(build: Build) -> None:
@@ -259,6 +411,7 @@ async def test_guard_learns_that_the_account_is_gone(build: Build) -> None:
     site.clock.move(HOUR)
     gone = await visitor.get("/me")
     assert (gone.status_code, gone.json()["code"]) == (401, "session_ended")
+    assert (site.refreshes(), site.logto.counts["refresh.refused"]) == (1, 1)
     assert (await visitor.get("/name")).json() is None
 
 
@@ -270,8 +423,19 @@ async def test_revalidated_sessions_end_for_every_page(build: Build) -> None:
     site.clock.move(299)
     assert (await visitor.get("/")).json() == {"sub": "alice"}
     site.clock.move(1)
+    over = await visitor.get("/")
+    assert over.json() == {"sub": None}
+    assert "Max-Age=0" in session_cookies(over)[0]
     assert (await visitor.get("/")).json() == {"sub": None}
-    assert (await visitor.get("/")).json() == {"sub": None}
+
+
+async def test_revalidation_brings_new_claims_to_open_pages(build: Build) -> None:
+    """The page that finds the session due shows them already."""
+    site = build(revalidate_every=300)
+    visitor = await visit(site)
+    site.provider.set_claims("alice", name="Alice Renamed")
+    site.clock.move(300)
+    assert (await visitor.get("/name")).json() == "Alice Renamed"
 
 
 async def test_revalidation_waits_for_the_issuer_to_come_back(build: Build) -> None:
@@ -283,12 +447,24 @@ async def test_revalidation_waits_for_the_issuer_to_come_back(build: Build) -> N
         site.provider.fail_next("token", status=500)
     for _ in range(5):
         assert (await visitor.get("/")).json() == {"sub": "alice"}
+    site.clock.move(29)
+    await visitor.get("/")
     assert site.refreshes() == 1
-    site.clock.move(30)
+    site.clock.move(1)
     await visitor.get("/")
     site.clock.move(30)
     await visitor.get("/")
     assert site.refreshes() == 3
+
+
+async def test_refused_claims_let_older_ones_pass(build: Build) -> None:
+    """A refusal that is not of the user is an outage like any other, and is asked for once."""
+    site = build()
+    visitor = await visit(site)
+    site.clock.move(HOUR)
+    site.provider.fail_next("token", status=403, body={"error": "insufficient_scope"})
+    assert (await visitor.get("/guarded-name")).status_code == 200
+    assert (site.refreshes(), site.logto.counts["claims.stale"]) == (1, 1)
 
 
 @pytest.mark.parametrize("age", [0, -1])

@@ -345,6 +345,42 @@ class TestStoreAway:
         await asyncio.sleep(0.6)
         assert (await visitor.get("/")).json() == {"sub": "alice"}
 
+    async def test_store_that_fails_while_a_session_ends(self, site: Site, store: FaultyStore) -> None:
+        """It was read and cannot be ended: 503 instead of a sign-out that did not happen."""
+        visitor = await visit(site)
+
+        async def fail_the_end(name: str) -> None:
+            if name in ("set", "delete"):
+                store.go_down()
+
+        store.before = fail_the_end
+        assert (await visitor.sign_out()).status_code == 503
+        store.before = None
+        store.come_back()
+        await asyncio.sleep(0.6)
+        assert (await visitor.get("/")).json() == {"sub": "alice"}
+
+    @pytest.mark.parametrize("writes", [2, 3], ids=["outcome", "replaced-session"])
+    async def test_sign_in_does_without_what_comes_after_it(
+        self, make_site: MakeSite, store: FaultyStore, writes: int
+    ) -> None:
+        """Neither the outcome for other processes nor the end of the session before is worth a sign-in."""
+        site = make_site(store=store, prompt="login consent")
+        visitor = await visit(site)
+        page = await visitor.navigate("/logto/sign-in")
+        store.calls.clear()
+
+        async def fail_then(name: str) -> None:
+            if name == "set" and store.count("set") > writes:
+                store.go_down()
+
+        store.before = fail_then
+        await visitor.choose(page, "bob")
+        store.before = None
+        store.come_back()
+        await asyncio.sleep(0.6)
+        assert (await visitor.get("/")).json() == {"sub": "bob"}
+
     async def test_callback_can_be_repeated(self, site: Site, store: FaultyStore) -> None:
         """Nothing is spent before the store has claimed the state: the same address works once it is back."""
         visitor = await site.visitor()
@@ -485,6 +521,11 @@ class TestStartUp:
         store.go_down()
         assert (await self.run(site))[0]["type"] == "lifespan.startup.complete"
         assert "session store is away at start-up" in caplog.text
+
+    async def test_shutdown_closes_the_store(self, site: Site, store: FaultyStore) -> None:
+        """Its connections end with the app."""
+        await self.run(site)
+        assert store.calls == ["check", "aclose"]
 
     async def test_with_verify_on_startup_it_does(self, make_site: MakeSite, store: FaultyStore) -> None:
         """One sentence, no traceback."""

@@ -614,6 +614,20 @@ def real_app(provider: DevelopmentProvider, clock: Clock) -> tuple[FastAPI, Logt
     return app, config
 
 
+def test_refreshing_and_clearing_ask_nobody() -> None:
+    """The made-up session goes on as it is, and the issuer, which cannot be reached, is not missed."""
+    app = fastapi_app()
+
+    @app.get("/anew")
+    async def anew(user: SignedIn) -> str:
+        await user.clear_access_tokens()
+        return (await user.refresh()).sub
+
+    with signed_in(app, sub="alice"):
+        answer = TestClient(app).get("/anew")
+    assert (answer.status_code, answer.json()) == (200, "alice")
+
+
 async def test_a_real_session_waits(real_app: tuple[FastAPI, LogtoConfig], provider: DevelopmentProvider) -> None:
     """A browser that has signed in is somebody else, or nobody, inside; afterwards it is who it was."""
     app, config = real_app
