@@ -1,5 +1,11 @@
 """For demos and tests: a Logto on this machine. Not for production."""
 
+import sys
+
+if "pytest" in sys.modules:  # So that a failing test of a store shows values. Nothing here needs pytest.
+    _TESTS = ("store_contract", "store_values", "store_kit")
+    sys.modules["pytest"].register_assert_rewrite(*(f"logto_asgi.testing.{name}" for name in _TESTS))
+
 from logto_asgi.testing.blocking import sign_in
 from logto_asgi.testing.clients import Client
 from logto_asgi.testing.clock import Clock

@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 
-from logto_asgi.session.stores import StoredSession
-from logto_asgi.testing.store_kit import NOW, create, new_key, replace
+from logto_asgi.session.stores import StoredSession, Touch
+from logto_asgi.testing.store_kit import DAY, NOW, create, new_key, replace
 from logto_asgi.testing.store_values import ValuesContract
 
 __all__ = ["SessionStoreContract"]
@@ -22,8 +22,10 @@ class SessionStoreContract(ValuesContract):
             return MyStore()
     ```
 
-    Each test makes a store and closes it. They run under pytest-asyncio in its auto mode; elsewhere mark your class
-    with `@pytest.mark.asyncio` or `@pytest.mark.anyio`. Keys are random: the place behind the store need not be empty.
+    Each test makes a store and closes it; some make two, which must share everything, as those of two processes do.
+    For a store of one process say `of_one_process = True`, and those are skipped. The tests run under pytest-asyncio in
+    its auto mode; elsewhere mark your class with `@pytest.mark.asyncio` or `@pytest.mark.anyio`. Keys are random: the
+    place behind the store need not be empty.
     """
 
     async def test_a_lock_has_one_holder(self) -> None:
@@ -97,6 +99,17 @@ class SessionStoreContract(ValuesContract):
             assert await store.find(user) == [key]
             assert await store.find(device) == [key]
 
+    async def test_a_replacement_keeps_its_names(self) -> None:
+        """The names of a replacement are added to those before: without any, and with others, the key stays noted."""
+        async with self.open_store() as store:
+            key, user, device = new_key(), f"sub:{new_key()}", f"sid:{new_key()}"
+            await create(store, key, "first", index=[user])
+            await replace(store, key, "second", 1)
+            assert await store.find(user) == [key]
+            await replace(store, key, "third", 2, index=[device])
+            assert await store.find(user) == [key]
+            assert await store.find(device) == [key]
+
     async def test_deleting_removes_from_the_index(self) -> None:
         """The names that a deletion gives forget the key; others' keys stay."""
         async with self.open_store() as store:
@@ -141,6 +154,34 @@ class SessionStoreContract(ValuesContract):
             key = new_key()
             tokens = await asyncio.gather(*(store.lock(key, ttl=600) for _ in range(50)))
             assert sum(token is not None for token in tokens) == 1
+
+    async def test_two_stores_share_their_sessions(self) -> None:
+        """What one process sets, touches and deletes, another sees; of two that replace one revision one succeeds."""
+        async with self.open_two() as (one, other):
+            key, user = new_key(), f"sub:{new_key()}"
+            assert await create(one, key, "first", index=[user]) == 1
+            assert await create(other, key, "another") is None
+            assert await other.get(key, now=NOW + 60, touch=Touch(DAY, 60)) == StoredSession("first", 1, NOW)
+            assert await one.get(key, now=NOW + 60) == StoredSession("first", 1, NOW + 60)
+            answers = await asyncio.gather(replace(one, key, "of one", 1), replace(other, key, "of the other", 1))
+            assert sorted(answers, key=str) == [2, None]
+            assert await other.find(user) == [key]
+            await other.delete(key, index=[user])
+            assert await one.get(key, now=NOW) is None
+            assert await one.find(user) == []
+
+    async def test_two_stores_share_their_locks(self) -> None:
+        """A lock that one process holds no other gets, until its holder's token frees it, wherever that is shown."""
+        async with self.open_two() as (one, other):
+            key = new_key()
+            token = await one.lock(key, ttl=600)
+            assert token is not None
+            assert await other.lock(key, ttl=600) is None
+            await other.unlock(key, secrets.token_hex(16))
+            assert await other.lock(key, ttl=600) is None
+            await other.unlock(key, token)
+            assert await other.lock(key, ttl=600)
+            assert await one.lock(key, ttl=600) is None
 
     async def test_a_closed_store_opens_again(self) -> None:
         """Closing twice is no error, and a call afterwards works."""

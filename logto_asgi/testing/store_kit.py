@@ -7,14 +7,16 @@ import asyncio
 import contextlib
 import secrets
 import time
+import unittest
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import ClassVar
 
 from logto_asgi.session.stores import SessionStore
 
 __all__ = ["DAY", "NOW", "StoreTests", "create", "new_key", "replace"]
 
-NOW = 1_800_000_000
-"""A time of the app's clock that no machine's clock shows: a store must go by the time that it is told."""
+NOW = 4_102_444_800
+"""1 January 2100 by the app's clock, which no machine's clock shows: a store must go by the time that it is told."""
 DAY = 86_400
 _PATIENCE = 60.0
 """Seconds within which what must happen has happened on any machine."""
@@ -23,8 +25,14 @@ _PATIENCE = 60.0
 class StoreTests:
     """What tests of a store need; see `SessionStoreContract`."""
 
+    of_one_process: ClassVar[bool] = False
+    """True for a store that keeps sessions in its process's memory: two of them then share nothing."""
+
     async def make_store(self) -> SessionStore:
-        """Return a store to test. A fixture of your class may prepare what it needs."""
+        """Return a store to test. A fixture of your class may prepare what it needs.
+
+        Some tests call it twice, for two stores that know of each other's sessions as two processes' stores must.
+        """
         raise NotImplementedError
 
     async def pass_time(self, seconds: float) -> None:
@@ -39,6 +47,14 @@ class StoreTests:
             yield store
         finally:
             await store.aclose()
+
+    @contextlib.asynccontextmanager
+    async def open_two(self) -> AsyncIterator[tuple[SessionStore, SessionStore]]:
+        """Make two stores, as two processes would, and close them afterwards. Skips for a store of one process."""
+        if self.of_one_process:
+            raise unittest.SkipTest("this store is of one process")
+        async with self.open_store() as one, self.open_store() as other:
+            yield one, other
 
     async def until(self, holds: Callable[[], Awaitable[bool]], *, step: float = 0.05) -> None:
         """Let time pass until something holds that must hold sooner or later."""

@@ -3,12 +3,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
-from logto_asgi.session.stores import StoredSession, Touch
+from logto_asgi.session.stores import SessionStore, StoredSession, Touch
 from logto_asgi.testing.store_kit import DAY, NOW, StoreTests, create, new_key, replace
 
 __all__ = ["ValuesContract"]
+
+T = TypeVar("T")
+
+_ORDERS = 20
+"""How many ways of meeting are tried where two calls are under way at once."""
 
 
 class ValuesContract(StoreTests):
@@ -142,6 +151,26 @@ class ValuesContract(StoreTests):
                 assert await store.get(key, now=NOW + 100, touch=Touch(100, 1)) is None
                 assert await store.get(key, now=NOW + 101) is None
 
+    async def test_a_touch_beside_a_deletion_never_brings_back(self) -> None:
+        """Whichever of them comes first, the session is gone: a touch writes into what is there, not a whole row."""
+        async with self.open_store() as store:
+            for turns in range(_ORDERS):
+                key = new_key()
+                await create(store, key, "value")
+                await asyncio.gather(*_touches(store, key), _after(turns, partial(store.delete, key)))
+                assert await store.get(key, now=NOW + 60) is None
+
+    async def test_a_touch_beside_a_replacement_keeps_the_new_value(self) -> None:
+        """Whichever of them comes first, the new value is there: a touch notes a time, and writes nothing else back."""
+        async with self.open_store() as store:
+            for turns in range(_ORDERS):
+                key = new_key()
+                await create(store, key, "first")
+                replacing = _after(turns, partial(replace, store, key, "second", 1, now=NOW + 60))
+                *_, replaced = await asyncio.gather(*_touches(store, key), replacing)
+                assert replaced == 2
+                assert await store.get(key, now=NOW + 60) == StoredSession("second", 2, NOW + 60)
+
     async def test_replacing_counts_as_touching(self) -> None:
         """A replacement begins a new idle life, and has an end of its own."""
         async with self.open_store() as store:
@@ -188,3 +217,14 @@ class ValuesContract(StoreTests):
                 key = new_key()
                 await create(store, key, value)
                 assert await store.get(key, now=NOW) == StoredSession(value, 1, NOW)
+
+
+def _touches(store: SessionStore, key: str) -> list[Awaitable[StoredSession | None]]:
+    return [store.get(key, now=NOW + 60, touch=Touch(DAY, 60)) for _ in range(4)]
+
+
+async def _after(turns: int, call: Callable[[], Awaitable[T]]) -> T:
+    """Call a little later than others that were begun with it."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return await call()

@@ -7,18 +7,29 @@ import logging
 import subprocess
 import sys
 import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import pytest
 
-from logto_asgi.session.stores import MemoryStore, SessionStore, StoredSession
+from logto_asgi.session.stores import MemoryStore, SessionStore, StoredSession, Touch
 from logto_asgi.testing import Clock
 from logto_asgi.testing.store_contract import SessionStoreContract
 from logto_asgi.testing.store_kit import NOW, create, new_key, replace
 
 
+async def get(store: MemoryStore, key: str) -> StoredSession | None:
+    return await store.get(key, now=NOW)
+
+
 class TestMemoryStore(SessionStoreContract):
     """MemoryStore keeps the contract of stores."""
 
+    of_one_process = True
     clock: Clock
 
     async def make_store(self) -> SessionStore:
@@ -33,11 +44,11 @@ async def test_the_least_recently_used_goes_first(caplog: pytest.LogCaptureFixtu
     """Over max_sessions those go that nobody read or set for longest, and the log says so once."""
     store = MemoryStore(max_sessions=3)
     for key in "abc":
-        await create(store, key, key)
+        await create(store, key, key, index=["sub:1"])
     await store.get("a", now=NOW)
     await replace(store, "b", "newer", 1)
     for key in "de":
-        await create(store, key, key)
+        await create(store, key, key, index=["sub:1"])
     held = [key for key in "abcde" if await store.get(key, now=NOW)]
     assert held == ["b", "d", "e"]
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
@@ -47,10 +58,38 @@ async def test_the_least_recently_used_goes_first(caplog: pytest.LogCaptureFixtu
 async def test_reading_keeps_a_session_in() -> None:
     """A session that is read between new ones outlives any number of them."""
     store = MemoryStore(max_sessions=3)
-    await create(store, "read", "value")
+    await create(store, "read", "value", index=["sub:1"])
     for number in range(50):
-        await create(store, f"new {number}", "value")
+        await create(store, f"new {number}", "value", index=["sub:1"])
         assert await store.get("read", now=NOW)
+
+
+async def test_what_is_nobodys_pushes_out_no_session(caplog: pytest.LogCaptureFixture) -> None:
+    """However many values come that no index names, the sessions stay; of those values the oldest go."""
+    store = MemoryStore(max_sessions=3)
+    for key in "abc":
+        await create(store, key, key, index=["sub:1"])
+    for number in range(50):
+        assert await create(store, f"claim {number}", "value") == 1
+    assert await replace(store, "claim 48", "newer", 1) == 2
+    await create(store, "claim 50", "value")
+    held = [key for key in ("a", "b", "c", *(f"claim {number}" for number in range(51))) if await get(store, key)]
+    assert held == ["a", "b", "c", "claim 48", "claim 49", "claim 50"]
+    assert caplog.records == []
+    await create(store, "d", "d", index=["sub:1"])
+    held = [key for key in ("a", "b", "c", "d", "claim 48", "claim 49", "claim 50") if await get(store, key)]
+    assert held == ["b", "c", "d", "claim 48", "claim 49", "claim 50"]
+    assert len(caplog.records) == 1
+
+
+async def test_a_value_that_gets_a_name_is_a_session(caplog: pytest.LogCaptureFixture) -> None:
+    """What an index names from a replacement on counts as a session from then on."""
+    store = MemoryStore(max_sessions=2)
+    for key in "ab":
+        await create(store, key, key)
+        await replace(store, key, "newer", 1, index=["sub:1"])
+    await create(store, "c", "c", index=["sub:1"])
+    assert [key for key in "abc" if await get(store, key)] == ["b", "c"]
 
 
 async def test_what_is_gone_leaves_nothing_behind() -> None:
@@ -66,7 +105,7 @@ async def test_what_is_gone_leaves_nothing_behind() -> None:
         await store.lock("last", ttl=10)
     await store.delete("last", index=["sub:last"])
     assert repr(store) == "<MemoryStore 0 of 100 sessions>"
-    assert (store._index, dict(store._round), list(store._locks)) == ({}, {}, ["last"])
+    assert (store._index, dict(store._nameless), dict(store._round), list(store._locks)) == ({}, {}, {}, ["last"])
 
 
 async def test_writes_sweep_behind_a_session_that_lives_long() -> None:
@@ -190,3 +229,108 @@ def test_no_room_at_all_is_refused() -> None:
     """A store for no session is a mistake."""
     with pytest.raises(ValueError, match="max_sessions"):
         MemoryStore(max_sessions=0)
+
+
+class Unlike(MemoryStore):
+    """A store that is wrong in one way; see its kinds."""
+
+    places: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, MemoryStore]] = WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        super().__init__()
+        shared = self.places.setdefault(asyncio.get_running_loop(), MemoryStore())
+        self.__dict__.update(shared.__dict__)
+
+
+class ForgetsNames(Unlike):
+    """Takes the index of a replacement for the whole of it, as two columns of a row would."""
+
+    async def set(self, key: str, value: str, *, index: Sequence[str] = (), **more: Any) -> int | None:
+        self._unnote(key, [name for name in self._index if name not in index])
+        return await super().set(key, value, index=index, **more)
+
+
+class WritesRowsBack(Unlike):
+    """Touches by reading a row and, later, writing all of it."""
+
+    async def get(self, key: str, *, now: int, touch: Touch | None = None) -> StoredSession | None:
+        row = self._kept.get(key)
+        found = await super().get(key, now=now, touch=touch)
+        if row is not None and found is not None and touch is not None and now > found.touched_at:
+            await asyncio.sleep(0)
+            self._kept[key] = row
+        return found
+
+
+class LocksAlone(Unlike):
+    """Keeps the locks of one process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._locks = OrderedDict()
+
+
+class SharesNothing(MemoryStore):
+    """Keeps everything in one process, and does not say so."""
+
+
+class GoesByItsOwnClock(Unlike):
+    """Takes the machine's time for the app's."""
+
+    async def get(self, key: str, *, now: int, touch: Touch | None = None) -> StoredSession | None:
+        return await super().get(key, now=int(time.time()), touch=touch)
+
+
+@pytest.mark.parametrize(
+    ("kind", "noticed_by"),
+    [
+        (ForgetsNames, "test_a_replacement_keeps_its_names"),
+        (WritesRowsBack, "test_a_touch_beside_a_deletion_never_brings_back"),
+        (WritesRowsBack, "test_a_touch_beside_a_replacement_keeps_the_new_value"),
+        (LocksAlone, "test_two_stores_share_their_locks"),
+        (SharesNothing, "test_two_stores_share_their_sessions"),
+        (SharesNothing, "test_two_stores_share_their_locks"),
+        (GoesByItsOwnClock, "test_an_idle_session_expires"),
+    ],
+)
+async def test_the_contract_notices(kind: type[MemoryStore], noticed_by: str) -> None:
+    """A store that is wrong in a way that looks right fails the test made for it; the same store without it passes."""
+
+    class Suite(SessionStoreContract):
+        def __init__(self, kind: type[MemoryStore]) -> None:
+            self.kind = kind
+
+        async def make_store(self) -> SessionStore:
+            return self.kind()
+
+    await getattr(Suite(Unlike), noticed_by)()
+    with pytest.raises(AssertionError):
+        await getattr(Suite(kind), noticed_by)()
+
+
+def test_a_failing_contract_shows_values(tmp_path: Path) -> None:
+    """Whoever writes a store reads what it answered, not just that it was wrong."""
+    suite = """
+from logto_asgi import MemoryStore
+from logto_asgi.testing import SessionStoreContract
+
+class Store(MemoryStore):
+    async def set(self, key, value, **more):
+        await super().set(key, value, **more)
+        return 4321
+
+class TestStore(SessionStoreContract):
+    async def make_store(self):
+        return Store()
+"""
+    (tmp_path / "test_store.py").write_text(suite, "utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n", "utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "what_is_created", "test_store.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert "assert 4321 == 1" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_contract_needs_no_pytest() -> None:
+    """Importing it brings no pytest along, so the demo starts without."""
+    script = "import sys, logto_asgi.testing; sys.exit('pytest' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], timeout=120, check=True)
