@@ -25,7 +25,7 @@ from logto_asgi.errors import (
     VerificationError,
 )
 from logto_asgi.models import AccessToken, IdTokenClaims, Session, TokenSet
-from logto_asgi.session.backend import Overtaken, SessionBackend, Turn
+from logto_asgi.session.backend import Overtaken, Saved, SessionBackend, Turn
 from logto_asgi.token_rules import REFUSALS_OF_ONE_TOKEN, TokenKey, access_token_of, refusal_of
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ class Refresher:
             id_token=session.id_token and (tokens.id_token or session.id_token),
             access_tokens=MappingProxyType({**session.access_tokens, token.key: token}),
         )
-        await self._save(turn, checked, spent=None)
-        self._events.note("refresh.done")
+        if await self._save(turn, checked, spent=None):
+            self._events.note("refresh.done")
         return turn.session, token
 
     async def _recover(self, turn: Turn, key: TokenKey, refused: AccessTokenRefused) -> None:
@@ -150,9 +150,11 @@ class Refresher:
         rotated = replace(session, version=session.version + 1, refresh_token=tokens.refresh_token)
         await self._save(turn, rotated, spent=session.refresh_token)
 
-    async def _save(self, turn: Turn, session: Session, *, spent: str | None) -> None:
-        if await turn.save(session, spent=spent):
-            return
+    async def _save(self, turn: Turn, session: Session, *, spent: str | None) -> bool:
+        """Return False where another process has saved a newer state, which `turn.session` is then."""
+        saved = await turn.save(session, spent=spent)
+        if saved is not Saved.ENDED:
+            return saved is Saved.KEPT
         self._events.note("refresh.discarded", "the answer of a refresh was thrown away: its session has ended")
         if spent is not None and turn.revocable:
             await self._revoke_quietly(session.refresh_token)

@@ -28,7 +28,7 @@ from logto_asgi.errors import (
 from logto_asgi.lines import Lines
 from logto_asgi.models import AccessToken, ReservedResource, Session, TokenSet
 from logto_asgi.refreshing import Refresher
-from logto_asgi.session.backend import Overtaken, SessionBackend, Turn
+from logto_asgi.session.backend import Overtaken, Saved, SessionBackend, Turn
 from logto_asgi.short_memory import ShortMemory
 from logto_asgi.token_rules import TokenKey
 
@@ -212,7 +212,7 @@ class AccessTokens:
     async def _clear(self, turn: Turn) -> Outcome:
         session = turn.session
         cleared = replace(session, version=session.version + 1, access_tokens=MappingProxyType({}))
-        if not await turn.save(cleared, spent=None):
+        if await turn.save(cleared, spent=None) is Saved.ENDED:
             raise SessionEnded("This session has ended. Sign in again.")
         return turn.session, None
 

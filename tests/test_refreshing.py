@@ -121,6 +121,30 @@ async def test_refresh_that_was_overtaken_starts_over(site: Site, store: FaultyS
     assert site.refreshes() == 1
 
 
+async def test_refresh_whose_answer_comes_too_late_goes_on_from_the_newer_state(site: Site, store: FaultyStore) -> None:
+    """Somebody saved a newer state while the answer was under way: that one counts, and no refresh is reported."""
+    _, session = await visit(site)
+    network = Network(site.provider)
+    logto = Logto(site.config, store=store, http_client=httpx.AsyncClient(transport=network), clock=site.clock)
+    backend = site.logto.sessions
+    assert isinstance(backend, StoreBackend)
+    theirs = replace(session, version=7, refresh_token="theirs")
+
+    async def overtaken_meanwhile(request: httpx.Request, forward: Forward) -> httpx.Response:
+        response = await forward(request)
+        held = await backend._keeper.look(key_of(session.id), touch=False)
+        assert isinstance(held, Held)
+        await backend._keeper.write(backend._keeper.change(held, theirs))
+        return response
+
+    network.step_in("/token", overtaken_meanwhile)
+    newest, token = await logto.tokens.get(session, resource=API)
+    assert newest == theirs
+    assert token.resource == API
+    assert await backend.current(session) == theirs
+    assert (logto.counts["save.overtaken"], "refresh.done" in logto.counts) == (1, False)
+
+
 async def test_session_that_ends_while_its_tokens_are_cleared(site: Site, store: FaultyStore) -> None:
     """Whoever clears learns of the end, and the session does not come back."""
     visitor, session = await visit(site)

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from enum import Enum
 from typing import Protocol
 
 from logto_asgi.models import AccessToken, Session
 from logto_asgi.session.cookies import RawHeaders
 from logto_asgi.session.loaded import Loaded
 
-__all__ = ["Overtaken", "SessionBackend", "Turn"]
+__all__ = ["Overtaken", "Saved", "SessionBackend", "Turn"]
 
 
 class Overtaken(Exception):
     """Somebody else changed the session between taking a turn and using it."""
+
+
+class Saved(Enum):
+    """What became of a state that was to be saved."""
+
+    KEPT = "kept"
+    """It is the session's newest, saved or to be saved as soon as its store takes it."""
+    OVERTAKEN = "overtaken"
+    """Somebody else has saved a newer one, which the turn goes on from; this one is thrown away."""
+    ENDED = "ended"
+    """The session has ended: nothing is saved."""
 
 
 class Turn(Protocol):
@@ -23,7 +35,7 @@ class Turn(Protocol):
     session: Session
     """The newest state."""
     revocable: bool
-    """After `save` returned False: whether the refresh token that was not saved may be revoked.
+    """After `save` returned `ENDED`: whether the refresh token that was not saved may be revoked.
 
     Not where a new sign-in replaced the session: at Logto both share a grant, and revoking would end the new one.
     """
@@ -32,8 +44,8 @@ class Turn(Protocol):
         """Note that a request to the issuer leaves now. Raise `Overtaken`, `StoreUnavailable` or `StoreFull`."""
         ...
 
-    async def save(self, session: Session, *, spent: str | None) -> bool:
-        """Keep a successor; `spent` is the refresh token that it replaced, if it did. Return False when it has ended.
+    async def save(self, session: Session, *, spent: str | None) -> Saved:
+        """Keep a successor; `spent` is the refresh token that it replaced, if it did. Return what became of it.
 
         After `depart` a store that is away does not raise: the state is kept and saved as soon as that is possible.
         """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from logto_asgi.events import Events
 from logto_asgi.models import Session
+from logto_asgi.session.backend import Saved
 from logto_asgi.session.registry import SessionRegistry
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class CookieTurn:
     async def missed(self, *, processed: bool | None) -> None:
         """Do nothing: there is no mark to take back."""
 
-    async def save(self, session: Session, *, spent: str | None) -> bool:
-        """Keep a successor and go on from it. Return False when the session has ended; `revocable` is settled then."""
+    async def save(self, session: Session, *, spent: str | None) -> Saved:
+        """Keep a successor and go on from it. `revocable` is settled where the session has ended."""
         newest = self._registry.newest(session.id)
         replaces = spent or session.refresh_token
         if newest is not None and newest.version >= session.version and newest.refresh_token == replaces:
@@ -57,9 +58,9 @@ class CookieTurn:
             session = replace(session, version=newest.version + 1)
         if not self._sessions.save(session, spent=spent):
             self.revocable = not self._registry.was_replaced(session.id)
-            return False
+            return Saved.ENDED
         self.session = session
-        return True
+        return Saved.KEPT
 
     async def reread(self) -> Session | None:
         """Return the newest state that this process knows, if it has another refresh token."""

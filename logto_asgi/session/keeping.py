@@ -185,14 +185,12 @@ class Keeper:
             raise StoreUnavailable("The session store did not take the new session. Try again.")
         self._note(key, Held(live, value, revision, now))
 
-    def change(self, base: Held, session: Session, *, mark: Mark | None = None, over_marks: bool = True) -> Change:
+    def change(self, base: Held, session: Session, *, mark: Mark | None = None) -> Change:
         """Return a change of `base` to another state, sealed. Raise `SessionTooLarge`."""
         key = key_of(session.id)
         saved_at = base.live.saved_at if session is base.live.session else int(self._clock())
         value = self.records.seal_session(key, session, saved_at=saved_at, mark=mark)
-        return Change(key, Live(session, saved_at, mark), value, base, over_marks=over_marks).after(
-            self.unsaved.get(key)
-        )
+        return Change(key, Live(session, saved_at, mark), value, base).after(self.unsaved.get(key))
 
     async def write(self, change: Change, *, once: bool = False) -> Held | Gone:
         """Write a change if nobody has saved a state since its base. Raise `StoreUnavailable` or `StoreFull`.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from logto_asgi.errors import StoreUnavailable
 from logto_asgi.models import Session
-from logto_asgi.session.backend import Overtaken
+from logto_asgi.session.backend import Overtaken, Saved
 from logto_asgi.session.ending import Ending
 from logto_asgi.session.keeping import Keeper
 from logto_asgi.session.known import Gone, Held
@@ -80,16 +80,15 @@ class StoreTurn:
                 "an earlier refresh of this session was interrupted, its answer may be lost: trying once more",
             )
 
-    async def save(self, session: Session, *, spent: str | None) -> bool:
-        """Keep a successor, and take the mark away. Return False when the session has ended.
+    async def save(self, session: Session, *, spent: str | None) -> Saved:
+        """Keep a successor, and take the mark away.
 
-        Where somebody else has saved a newer state it is not kept, and `session` is the newer one. Raise `Overtaken`
-        for this before `depart`, and `StoreUnavailable` only then.
+        Where somebody else has saved a newer state, `session` is that one. Raise `Overtaken` for this before `depart`,
+        and `StoreUnavailable` only then.
         """
         if self._overtaken:
-            return True  # What it builds on was not kept either.
-        rotated = self._departed and session.refresh_token != self._held.live.session.refresh_token
-        change = self._keeper.change(self._held, session, over_marks=rotated)
+            return Saved.OVERTAKEN  # What it builds on was not kept either.
+        change = self._keeper.change(self._held, session)
         try:
             found = await self._keeper.write(change)
         except (StoreUnavailable, asyncio.CancelledError) as error:
@@ -102,13 +101,14 @@ class StoreTurn:
         if isinstance(found, Gone):
             # What just cannot be read is a newer worker's, and lives on there.
             self.revocable, self._mark = found.problem != "unknown_key" and found.word != "replaced", None
-            return False
+            return Saved.ENDED
         if found.live is not change.live:
-            return self._was_overtaken(found)
+            self._was_overtaken(found)
+            return Saved.OVERTAKEN
         self._keep_to(found)
-        return True
+        return Saved.KEPT
 
-    def _was_overtaken(self, found: Held) -> bool:
+    def _was_overtaken(self, found: Held) -> None:
         self._overtaken = True
         self.session = found.live.session
         if not self._departed:
@@ -121,7 +121,6 @@ class StoreTurn:
             "store's answer was lost)",
             level=logging.WARNING,
         )
-        return True
 
     def _keep_to(self, found: Held) -> None:
         self._held, self.session = found, found.live.session
@@ -213,7 +212,7 @@ class StoreTurn:
 
     def _unmarked(self, mark: Mark | None) -> Change:
         """Return the change that leaves another mark, or none, and the session as it is."""
-        return self._keeper.change(self._held, self._held.live.session, mark=mark, over_marks=False)
+        return self._keeper.change(self._held, self._held.live.session, mark=mark)
 
     def _later(self, change: Change) -> None:
         self._keeper.unsaved.keep(change, counts=False)

@@ -14,7 +14,7 @@ from logto_asgi.config import LogtoConfig
 from logto_asgi.errors import AttemptNotFound, SessionEnded, SetupError
 from logto_asgi.events import Events
 from logto_asgi.models import AccessToken, Session
-from logto_asgi.session.backend import SessionBackend, Turn
+from logto_asgi.session.backend import Saved, SessionBackend, Turn
 from logto_asgi.session.backends import CookieBackend, Loaded
 
 Make = Callable[..., Session]
@@ -48,7 +48,7 @@ def rotated(session: Session) -> Session:
 async def refresh(backend: CookieBackend, session: Session) -> Session:
     async with backend.turn(session, never) as turn:
         await turn.depart()
-        assert await turn.save(rotated(turn.session), spent=turn.session.refresh_token)
+        assert await turn.save(rotated(turn.session), spent=turn.session.refresh_token) is Saved.KEPT
         return turn.session
 
 
@@ -99,10 +99,10 @@ async def test_a_turn_goes_on_from_what_it_saved(backend: CookieBackend, make_se
     async with backend.turn(session, never) as turn:
         await turn.depart()
         first = rotated(turn.session)
-        assert await turn.save(first, spent=session.refresh_token)
+        assert await turn.save(first, spent=session.refresh_token) is Saved.KEPT
         assert turn.session is first
         second = replace(turn.session, version=turn.session.version + 1)
-        assert await turn.save(second, spent=None)
+        assert await turn.save(second, spent=None) is Saved.KEPT
         assert turn.session is second
     assert backend.newest(session.id) is second
 
@@ -117,7 +117,7 @@ async def test_a_session_that_ends_during_its_refresh(
     async with backend.turn(session, never) as turn:
         await turn.depart()
         await backend.end(session, replaced=replaced)
-        assert not await turn.save(rotated(session), spent=session.refresh_token)
+        assert await turn.save(rotated(session), spent=session.refresh_token) is Saved.ENDED
         assert (turn.session, turn.revocable) == (session, revocable)
     assert backend.newest(session.id) is None
 
@@ -131,7 +131,7 @@ async def test_a_noted_use_does_not_cost_a_rotation(backend: CookieBackend, make
         await turn.depart()
         noted = backend.used(session, next(iter(session.access_tokens.values())))
         assert backend.newest(session.id) is noted
-        assert await turn.save(rotated(session), spent=session.refresh_token)
+        assert await turn.save(rotated(session), spent=session.refresh_token) is Saved.KEPT
         assert turn.session.version > noted.version
     newest = backend.newest(session.id)
     assert newest is turn.session
@@ -155,7 +155,7 @@ async def test_a_newer_state_of_another_process_stays(
         assert other_process.save(theirs, spent=second.refresh_token)
         browser.receive(other_process.headers_to_send(loaded, may_roll=True))
         assert backend.load(browser.headers).session == theirs
-        assert await turn.save(rotated(second), spent=second.refresh_token)
+        assert await turn.save(rotated(second), spent=second.refresh_token) is Saved.KEPT
     assert backend.newest(session.id) == theirs
 
 

@@ -15,7 +15,7 @@ from logto_asgi.config import LogtoConfig
 from logto_asgi.errors import IssuerUnavailable, SessionEnded, StoreFull, StoreUnavailable
 from logto_asgi.events import Events
 from logto_asgi.models import Session
-from logto_asgi.session.backend import Overtaken
+from logto_asgi.session.backend import Overtaken, Saved
 from logto_asgi.session.records import Live, key_of
 from logto_asgi.session.store_backend import StoreBackend
 
@@ -129,7 +129,7 @@ async def test_one_at_a_time(process: Callable[..., StoreBackend], store: Faulty
             await turn.depart()
             refreshed += 1
             await asyncio.sleep(0.05)
-            assert await turn.save(after(turn.session), spent=turn.session.refresh_token)
+            assert await turn.save(after(turn.session), spent=turn.session.refresh_token) is Saved.KEPT
             return turn.session
 
     results = await asyncio.gather(*(work(process()) for _ in range(8)))
@@ -149,7 +149,7 @@ async def test_each_in_its_turn(process: Callable[..., StoreBackend], session: S
             assert inside == 1
             await turn.depart()
             await asyncio.sleep(0.01)
-            assert await turn.save(after(turn.session), spent=turn.session.refresh_token)
+            assert await turn.save(after(turn.session), spent=turn.session.refresh_token) is Saved.KEPT
             inside -= 1
 
     backends = [process() for _ in range(5)]
@@ -286,7 +286,7 @@ async def test_a_lock_whose_answer_was_lost(
         await turn.depart()
         with pytest.raises(Overtaken):
             await other.depart()
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
 
 
 # -- Departing ---------------------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ async def test_marked_while_away(process: Callable[..., StoreBackend], session: 
         assert live(backend, store, session).mark is None
         await turn.depart()
         assert live(backend, store, session).mark is not None
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
     assert live(backend, store, session).mark is None
     assert live(backend, store, session).session == after(session)
 
@@ -345,7 +345,7 @@ async def test_departing_without_an_answer(
     await until(lambda: live(here, store, session).mark is None)
     async with there.turn(session, never) as turn:
         await turn.depart()
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
     assert "save.deferred" not in events.counts
     assert "refresh.interrupted" not in events.counts
 
@@ -357,8 +357,8 @@ async def test_saved_twice(process: Callable[..., StoreBackend], session: Sessio
     """A turn saves a rotated token first, and later what came with it."""
     async with process().turn(session, never) as turn:
         await turn.depart()
-        assert await turn.save(after(session), spent=session.refresh_token)
-        assert await turn.save(after(turn.session, refresh_token="refresh_2"), spent=None)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
+        assert await turn.save(after(turn.session, refresh_token="refresh_2"), spent=None) is Saved.KEPT
         assert turn.session.version == 3
     newest = await process().current(session)
     assert newest is not None
@@ -371,7 +371,7 @@ async def test_ended_during_a_refresh(process: Callable[..., StoreBackend], sess
     async with process().turn(session, never) as turn:
         await turn.depart()
         await process().end(session, replaced=replaced)
-        assert not await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.ENDED
         assert turn.revocable is not replaced
     assert await process().current(session) is None
 
@@ -383,7 +383,7 @@ async def test_deleted_during_a_refresh(
     async with process().turn(session, never) as turn:
         await turn.depart()
         await store.delete(key_of(session.id))
-        assert not await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.ENDED
         assert turn.revocable
     assert store.values == {}
 
@@ -410,10 +410,10 @@ async def test_a_paused_holder_overwrites_nothing(
     there = process()
     async with there.turn(session, never) as other:
         await other.depart()
-        assert await other.save(after(session, refresh_token="of another"), spent=session.refresh_token)
-    assert await turn.save(after(session), spent=session.refresh_token)
+        assert await other.save(after(session, refresh_token="of another"), spent=session.refresh_token) is Saved.KEPT
+    assert await turn.save(after(session), spent=session.refresh_token) is Saved.OVERTAKEN
     assert turn.session.refresh_token == "of another"
-    assert await turn.save(after(after(session)), spent=None)
+    assert await turn.save(after(after(session)), spent=None) is Saved.OVERTAKEN
     await dead.wake()
     assert live(there, store, session).session.refresh_token == "of another"
     assert events.counts["save.overtaken"] == 1
@@ -430,7 +430,7 @@ async def test_a_paused_holder_saves_what_nobody_else_has(
     there = process()
     async with there.turn(session, never) as other:
         await other.depart()
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
         newest = await other.reread()
         assert newest is not None
         assert newest.refresh_token == "refresh_2"
@@ -445,15 +445,40 @@ async def test_a_late_save_leaves_the_mark_of_the_next(
     here, there = process(), process()
     async with here.turn(session, never) as turn:
         await turn.depart()
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
         free_locks(store)
         async with there.turn(session, never) as other:
             await other.depart()
-            assert await turn.save(after(turn.session, refresh_token="refresh_2"), spent=None)
+            assert await turn.save(after(turn.session, refresh_token="refresh_2"), spent=None) is Saved.OVERTAKEN
             assert live(there, store, session).mark is not None
             assert turn.session == after(session)
-            assert await other.save(after(other.session), spent="refresh_2")
+            assert await other.save(after(other.session), spent="refresh_2") is Saved.KEPT
     assert live(there, store, session).session.refresh_token == "refresh_3"
+
+
+async def test_a_deferred_save_leaves_the_mark_of_the_next(
+    process: Callable[..., StoreBackend], session: Session, store: FaultyStore, events: Events
+) -> None:
+    """Where the rotated token arrived and its answer did not, another departs with it: what waits here is left out.
+
+    Otherwise the other one's answer would count as overtaken, and the session go on with a token that is spent.
+    """
+    here, there = process(), process()
+    async with here.turn(session, never) as turn:
+        await turn.depart()
+        store.lost.add("set")
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
+        store.go_down()
+        assert await turn.save(after(turn.session, refresh_token="refresh_2"), spent=None) is Saved.KEPT
+        store.come_back()
+        free_locks(store)
+        async with there.turn(session, never) as other:
+            await other.depart()
+            assert other.session.refresh_token == "refresh_2"
+            await until(lambda: len(here._keeper.unsaved) == 0)
+            assert await other.save(after(other.session), spent="refresh_2") is Saved.KEPT
+    assert live(there, store, session).session.refresh_token == "refresh_3"
+    assert events.counts["save.overtaken"] == 1
 
 
 async def test_saved_across_a_change_of_secrets(
@@ -467,7 +492,7 @@ async def test_saved_across_a_change_of_secrets(
         before = store.values
         await both.current(session)
         assert store.values != before
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
         assert turn.session.version == 2
     assert live(both, store, session).session == after(session)
 
@@ -480,7 +505,7 @@ async def test_a_record_that_only_a_newer_worker_reads(
         await turn.depart()
         clock.now += 600
         await process(cookie_secret=[OTHER_SECRET, SECRET]).current(session)
-        assert not await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.ENDED
         assert not turn.revocable
 
 
@@ -519,9 +544,9 @@ async def test_kept_until_the_store_is_back(
         if arrived:
             store.lost.add("set")
         store.down = None if arrived else StoreUnavailable("away")
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
         store.go_down()
-        assert await turn.save(after(turn.session, refresh_token="refresh_2"), spent=None)
+        assert await turn.save(after(turn.session, refresh_token="refresh_2"), spent=None) is Saved.KEPT
         assert turn.session.version == 3
     assert await backend.current(session) == turn.session
     assert backend.newest(session.id) == turn.session
@@ -542,7 +567,7 @@ async def test_believed_before_it_is_saved(
     async with backend.turn(session, never) as turn:
         await turn.depart()
         store.go_down()
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
     store.come_back()
     mend(backend)
     clock.now += 6
@@ -560,7 +585,7 @@ async def test_a_full_store_keeps_nothing_from_being_kept(
     async with backend.turn(session, never) as turn:
         await turn.depart()
         store.full = True
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
     store.full = False
     await until(lambda: "save.recovered" in events.counts)
     assert live(backend, store, session).session == after(session)
@@ -574,7 +599,7 @@ async def test_ended_before_it_is_saved(
     async with here.turn(session, never) as turn:
         await turn.depart()
         store.full = True
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
     store.full = False
     await there.end(session)
     await until(lambda: len(here._keeper.unsaved) == 0)
@@ -590,7 +615,7 @@ async def test_ending_what_is_not_saved_yet(
     async with backend.turn(session, never) as turn:
         await turn.depart()
         store.full = True
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
     assert (await backend.end(session)) == after(session)
     assert len(backend._keeper.unsaved) == 0
 
@@ -626,7 +651,7 @@ async def test_an_outage_is_not_taken_for_a_death(
     async with here.turn(session, never) as turn:
         await turn.depart()
         store.go_down()
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
     with pytest.raises(StoreUnavailable):
         await there._keeper.look(key_of(session.id), touch=False)
     clock.now += TTL + 2
@@ -664,7 +689,7 @@ async def test_a_second_try_in_one_turn(process: Callable[..., StoreBackend], se
         await turn.depart()
         await turn.missed(processed=False)
         await turn.depart()
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
 
 
 async def test_after_a_request_of_unknown_fate(
@@ -677,7 +702,7 @@ async def test_after_a_request_of_unknown_fate(
     async with process().turn(session, never) as turn:
         await turn.depart()
         assert events.counts["refresh.interrupted"] == 1
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
     async with process().turn(session, never) as turn:
         await turn.depart()
     assert events.counts["refresh.interrupted"] == 1
@@ -733,7 +758,7 @@ async def test_killed_in_the_middle(
         assert "refresh.interrupted" not in events.counts
         await turn.depart()
         assert events.counts["refresh.interrupted"] == 1
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
     assert "refresh.lost" not in events.counts
 
 
@@ -816,7 +841,7 @@ async def test_reread(process: Callable[..., StoreBackend], session: Session, st
         await there._keeper.write(there._keeper.change(held, after(session)))  # type: ignore[arg-type]
         assert await turn.reread() == turn.session == after(session)
         await turn.depart()
-        assert await turn.save(after(turn.session), spent=turn.session.refresh_token)
+        assert await turn.save(after(turn.session), spent=turn.session.refresh_token) is Saved.KEPT
     assert live(here, store, session).session.version == 3
 
 
@@ -862,7 +887,7 @@ async def test_shutdown_saves_what_it_can(
     async with backend.turn(session, never) as turn:
         await turn.depart()
         store.full = True
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
     store.full = False
     await backend.aclose()
     assert live(backend, store, session).session == after(session)
@@ -881,7 +906,7 @@ async def test_shutdown_says_what_is_lost(
     async with backend.turn(session, never) as turn:
         await turn.depart()
         store.go_down()
-        assert await turn.save(after(session), spent=session.refresh_token)
+        assert await turn.save(after(session), spent=session.refresh_token) is Saved.KEPT
     await backend._keeper.unsaved.aclose(0.2)
     await backend.aclose()
     assert events.counts["save.lost"] == 1

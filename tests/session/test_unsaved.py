@@ -33,29 +33,69 @@ def base(make_session: Make) -> Held:
     return held(make_session(version=5), revision=7)
 
 
-def change_of(base: Held, key: str = "key", value: str = "new", **fields: Any) -> Change:
-    session = replace(base.live.session, version=base.live.session.version + 1)
+def change_of(base: Held, key: str = "key", value: str = "new", token: str | None = None, **fields: Any) -> Change:
+    before = base.live.session
+    session = replace(before, version=before.version + 1, refresh_token=token or before.refresh_token)
     return Change(key, Live(session, START + 1), value, base, **fields)
 
 
 # -- Changes -----------------------------------------------------------------------------------------------------------
 
 
-def test_may_replace(base: Held) -> None:
-    """A change goes over the state it began with, in whatever revision, and over its own earlier try."""
+OURS, THEIRS, THEIRS_OVER = Mark(1, "ours"), Mark(2, "theirs"), Mark(2, "theirs", over=True)
+
+
+@pytest.mark.parametrize("mark", [None, OURS, THEIRS])
+def test_goes_over_its_own_earlier_try(base: Held, mark: Mark | None) -> None:
+    """A change goes over what it or an earlier one has written without getting an answer."""
     change = change_of(base, tried=("lost",))
-    assert change.may_replace(base)
-    assert change.may_replace(replace(base, revision=9, value="sealed anew"))
-    assert change.may_replace(replace(base, revision=9, live=replace(base.live, mark=Mark(1, "other"))))
-    assert change.may_replace(held(replace(base.live.session, version=6), revision=8, value="lost"))
+    assert change.may_replace(held(replace(base.live.session, version=6), revision=8, value="lost", mark=mark))
+    assert change.may_replace(held(replace(base.live.session, version=6), revision=8, value="new", mark=None)) is False
 
 
-def test_may_not_replace(base: Held) -> None:
+@pytest.mark.parametrize(
+    ("mark", "token", "may"),
+    [
+        (None, "the same", True),
+        (None, "later", True),
+        (OURS, "the same", True),
+        (OURS, "later", True),
+        (THEIRS, "the same", False),
+        (THEIRS, "later", True),
+        (THEIRS_OVER, "the same", False),
+        (THEIRS_OVER, "later", True),
+    ],
+)
+@pytest.mark.parametrize("there", ["began with", "led here", "set back"])
+def test_goes_over_what_led_to_it(make_session: Make, there: str, mark: Mark | None, token: str, may: bool) -> None:
+    """A change goes over the states that led to it, and over older ones in a store that was set back.
+
+    It goes over the mark of another only where that one's refresh token is spent anyway.
+    """
+    version = {"began with": 5, "led here": 4, "set back": 3}[there]
+    sessions = {number: make_session(id="s", refresh_token="the same", version=number) for number in (3, 4, 5)}
+    first = Change("key", Live(sessions[5], START), "first", held(sessions[4], revision=7, mark=OURS))
+    base = held(sessions[5], revision=7, mark=OURS)
+    live = Live(replace(sessions[5], version=6, refresh_token=token), START + 1)
+    change = Change("key", live, "new", base).after(first)
+    found = held(sessions[version], revision=7 if there == "set back" else 9, value="sealed anew", mark=mark)
+    assert change.may_replace(found) is may
+    assert change.is_newer_than(found) is may
+
+
+@pytest.mark.parametrize("mark", [None, OURS])
+def test_may_not_replace(base: Held, mark: Mark | None) -> None:
     """A change goes over nothing that somebody else has saved since, whatever its version."""
-    change = change_of(base)
+    change = change_of(base, token="later")
     for version in (4, 5, 6, 9):
         session = replace(base.live.session, version=version)
-        assert not change.may_replace(held(session, saved_at=START + 1, revision=8))
+        assert not change.may_replace(held(session, saved_at=START + 1, revision=8, mark=mark))
+
+
+def test_states_of_one_second(base: Held) -> None:
+    """Of two states with one version that were made in one second, the refresh token tells which is which."""
+    session = replace(base.live.session, refresh_token="of another")
+    assert not change_of(base, token="later").may_replace(held(session, revision=8))
 
 
 def test_may_replace_what_was_set_back(base: Held) -> None:
@@ -66,13 +106,6 @@ def test_may_replace_what_was_set_back(base: Held) -> None:
     assert change.may_replace(held(older, saved_at=START - 5, revision=7))
     assert not change.may_replace(held(older, saved_at=START - 5, revision=8))
     assert not change.may_replace(held(older, saved_at=START + 5, revision=6))
-
-
-def test_marks_of_others(base: Held) -> None:
-    """A change that just takes a mark away leaves the mark of another alone."""
-    change = change_of(base, over_marks=False)
-    assert change.may_replace(replace(base, revision=9))
-    assert not change.may_replace(replace(base, revision=9, live=replace(base.live, mark=Mark(1, "other"))))
 
 
 def test_successors_know_what_led_to_them(base: Held) -> None:
