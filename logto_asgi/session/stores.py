@@ -7,8 +7,6 @@ pass.
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
 import secrets
 import threading
 import time
@@ -16,6 +14,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from logto_asgi.session.siblings import signs_of_siblings
 
 __all__ = ["MemoryStore", "SessionStore", "StoredSession", "Touch"]
 
@@ -138,6 +138,7 @@ class MemoryStore:
     """Keeps sessions in the memory of one process: for development, tests, and apps of one worker.
 
     They are gone when it ends. At most `max_sessions` are kept; beyond that, those go that were not used for longest.
+    What is noted under no name of an index is nobody's session, and takes no place of one: it has as many of its own.
     `clock` gives the seconds by which locks free themselves and entries of the index end. Safe to use from several
     event loops and threads.
     """
@@ -149,6 +150,8 @@ class MemoryStore:
         self._clock = clock
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         """Least recently used first."""
+        self._nameless: OrderedDict[str, None] = OrderedDict()
+        """Those of them that no index names, oldest first: strangers make them, by trying to sign in."""
         self._round: OrderedDict[str, None] = OrderedDict()
         """The same keys, those first that were not looked at for longest."""
         self._index: dict[str, dict[str, float]] = {}
@@ -233,7 +236,7 @@ class MemoryStore:
 
     async def check(self) -> list[str]:
         """Return a warning where this process seems to be one of several, each of which would know its own sessions."""
-        signs = _signs_of_several_processes()
+        signs = signs_of_siblings()
         if not signs:
             return []
         warning = (
@@ -261,12 +264,24 @@ class MemoryStore:
         self._kept[key] = kept
         self._kept.move_to_end(key)
         self._round.setdefault(key)
-        while len(self._kept) > self._max_sessions:
-            self._drop(next(iter(self._kept)))
+        self._nameless.pop(key, None)
+        if not kept.index:
+            self._nameless[key] = None
+        while len(self._nameless) > self._max_sessions:
+            self._drop(next(iter(self._nameless)))
+        while len(self._kept) - len(self._nameless) > self._max_sessions:
+            self._drop(self._least_used())
             self._warn_of_evictions()
+
+    def _least_used(self) -> str:
+        """Return the session that was not used for longest. What is none steps aside."""
+        while (key := next(iter(self._kept))) in self._nameless:
+            self._kept.move_to_end(key)
+        return key
 
     def _drop(self, key: str) -> None:
         kept = self._kept.pop(key, None)
+        self._nameless.pop(key, None)
         self._round.pop(key, None)
         if kept is not None:
             self._unnote(key, kept.index)
@@ -301,16 +316,3 @@ class MemoryStore:
             " Raise max_sessions, or use RedisStore.",
             self._max_sessions,
         )
-
-
-def _signs_of_several_processes() -> str:
-    """Return what speaks for other workers beside this one, "" where nothing does."""
-    workers = os.environ.get("WEB_CONCURRENCY", "")
-    signs = []
-    if workers.isdecimal() and int(workers) > 1:
-        signs.append(f"WEB_CONCURRENCY={workers}")
-    if "gunicorn" in os.environ.get("SERVER_SOFTWARE", "").lower():
-        signs.append("it runs under gunicorn")
-    if multiprocessing.parent_process() is not None:
-        signs.append("another process of Python started it")
-    return ", ".join(signs)

@@ -82,6 +82,15 @@ async def test_what_is_nobodys_pushes_out_no_session(caplog: pytest.LogCaptureFi
     assert len(caplog.records) == 1
 
 
+async def test_what_is_nobodys_goes_for_no_session() -> None:
+    """Too many sessions cost one of theirs, although something that is none was not used for longer."""
+    store = MemoryStore(max_sessions=2)
+    await create(store, "claim", "value")
+    for key in "abc":
+        await create(store, key, key, index=["sub:1"])
+    assert [key for key in ("claim", "a", "b", "c") if await get(store, key)] == ["claim", "b", "c"]
+
+
 async def test_a_value_that_gets_a_name_is_a_session(caplog: pytest.LogCaptureFixture) -> None:
     """What an index names from a replacement on counts as a session from then on."""
     store = MemoryStore(max_sessions=2)
