@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import secrets
 from collections import OrderedDict
@@ -58,6 +59,15 @@ class SignedOut:
     issuer_known: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a state leads to, for whoever brings the same code."""
+
+    claimed_at: float
+    code_digest: str
+    future: Future[Session | LogtoError]
+
+
 class Flows:
     """The steps of a browser's way in and out."""
 
@@ -77,7 +87,7 @@ class Flows:
         self._client = client
         self._clock = clock
         self._claimed: OrderedDict[str, float] = OrderedDict()
-        self._outcomes: OrderedDict[str, tuple[float, Future[Session | LogtoError]]] = OrderedDict()
+        self._outcomes: OrderedDict[str, _Outcome] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start_sign_in(self, options: SignInOptions, return_to: str) -> tuple[str, PendingSignIn]:
@@ -101,34 +111,35 @@ class Flows:
     async def finish_sign_in(self, query: Sequence[tuple[str, str]], pending: PendingSignIn) -> Session:
         """Turn a call-back into a new session (RFC 6749 §4.1.2, OpenID Connect Core §3.1.3).
 
-        A state is spent once: whoever comes second with the same one gets the first one's outcome.
+        A state is spent once: whoever comes second with the same one and the same code gets the first one's outcome.
         Raises `SignInError`, `VerificationError`, `IssuerError`, `SessionTooLarge` or `StoreUnavailable`.
         """
-        mine = self._claim(pending.state)
+        code_digest = _code_digest(query)
+        mine = self._claim(pending.state, code_digest)
         if mine is None:
-            return await self._outcome_of_another(pending.state)
+            return await self._outcome_of_another(pending.state, code_digest)
         task = asyncio.get_running_loop().create_task(self._settle(mine, query, pending), name="logto_asgi sign-in")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
         return _session_of(mine.result())
 
-    async def _outcome_of_another(self, state: str) -> Session:
+    async def _outcome_of_another(self, state: str, code_digest: str) -> Session:
         found = self._outcomes.get(state)
-        if found is None:
+        # The cookie and the state of an attempt may be known to who planted them; the code is the browser's own.
+        if found is None or found.code_digest != code_digest:
             raise AttemptNotFound("This sign-in was finished before. Start again.")
-        outcome = found[1]
         try:
             # A generous bound: discovery, exchange and keys each have a deadline of their own.
             async with asyncio.timeout(4 * self._config.http_timeout):
-                session = _session_of(await asyncio.shield(asyncio.wrap_future(outcome)))
+                session = _session_of(await asyncio.shield(asyncio.wrap_future(found.future)))
         except TimeoutError:
             raise IssuerUnavailable("The sign-in took too long. Try again.") from None
         if await self._sessions.current(session) is None:
             raise AttemptNotFound("This sign-in was finished before, and its session has ended. Start again.")
         return session
 
-    def _claim(self, state: str) -> Future[Session | LogtoError] | None:
+    def _claim(self, state: str, code_digest: str) -> Future[Session | LogtoError] | None:
         """Claim a state. Return the future to settle, or None when somebody else did already."""
         self._forget_old_claims()
         if state in self._claimed:
@@ -136,13 +147,13 @@ class Flows:
         now = self._clock()
         future: Future[Session | LogtoError] = Future()
         self._claimed[state] = now
-        self._outcomes[state] = (now, future)
+        self._outcomes[state] = _Outcome(now, code_digest, future)
         return future
 
     def _forget_old_claims(self) -> None:
         """Let go of outcomes after a minute, they hold tokens; of states when their attempt could not live any more."""
         now = self._clock()
-        while self._outcomes and now - next(iter(self._outcomes.values()))[0] > _OUTCOME_SHARED:
+        while self._outcomes and now - next(iter(self._outcomes.values())).claimed_at > _OUTCOME_SHARED:
             self._outcomes.popitem(last=False)
         while self._claimed:
             claimed_at = next(iter(self._claimed.values()))
@@ -170,14 +181,15 @@ class Flows:
         """Exchange the code, unless another process does: its session is the outcome then."""
         client = self._client()
         code = parse_callback(query, config=self._config, metadata=await client.metadata(), pending=pending)
-        if not await self._sessions.claim_state(pending.state):
-            return await self._sessions.outcome_of_state(pending.state)
+        code_digest = _code_digest(query)
+        if not await self._sessions.claim_state(pending.state, code_digest):
+            return await self._sessions.outcome_of_state(pending.state, code_digest)
         session = None
         try:
             session = await self._exchange(code, pending)
         finally:
             with contextlib.suppress(StoreUnavailable):
-                await self._sessions.settle_state(pending.state, session)
+                await self._sessions.settle_state(pending.state, code_digest, session)
         return session
 
     async def _exchange(self, code: str, pending: PendingSignIn) -> Session:
@@ -298,6 +310,11 @@ class Flows:
             await self._client().revoke(refresh_token)
         except IssuerError as error:
             logger.warning("could not revoke a refresh token: %s", error.code)
+
+
+def _code_digest(query: Sequence[tuple[str, str]]) -> str:
+    """Return the SHA-256 of the code that a call-back brings, of nothing where it brings none."""
+    return hashlib.sha256(dict(query).get("code", "").encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _session_of(outcome: Session | LogtoError) -> Session:

@@ -155,6 +155,23 @@ async def test_outcome_whose_session_has_ended_is_not_shared(site: Site) -> None
         await site.logto.flows.finish_sign_in(query, pending)
 
 
+@pytest.mark.parametrize("brings", ["another", "none"])
+async def test_outcome_is_shared_with_the_same_code_only(site: Site, brings: str) -> None:
+    """Whoever knows the state and the attempt's cookie, but not the code, is not signed in as somebody else."""
+    query, pending = await call_back(site)
+    other = [(name, value) for name, value in query if name != "code"]
+    if brings == "another":
+        other.append(("code", "another"))
+    first = asyncio.create_task(site.logto.flows.finish_sign_in(query, pending))
+    await asyncio.sleep(0)
+    with pytest.raises(AttemptNotFound):
+        await site.logto.flows.finish_sign_in(other, pending)
+    session = await first
+    with pytest.raises(AttemptNotFound):
+        await site.logto.flows.finish_sign_in(other, pending)
+    assert await site.logto.flows.finish_sign_in(query, pending) == session
+
+
 async def test_back_button_after_a_sign_out_does_not_sign_in(site: Site) -> None:
     """The same for a browser that kept the attempt's cookie: a page, and nobody is signed in."""
     visitor = await site.visitor()

@@ -109,16 +109,19 @@ class SessionBackend(Protocol):
         """
         ...
 
-    async def claim_state(self, state: str) -> bool:
-        """Claim a state of a sign-in. Return False when another process has."""
+    async def claim_state(self, state: str, code_digest: str) -> bool:
+        """Claim a state for an exchange of the code with this digest (SHA-256). Return False when another has."""
         ...
 
-    async def settle_state(self, state: str, session: Session | None) -> None:
+    async def settle_state(self, state: str, code_digest: str, session: Session | None) -> None:
         """Note what a claimed state led to, for another process that is asked for the same."""
         ...
 
-    async def outcome_of_state(self, state: str) -> Session:
-        """Wait for what a state led to elsewhere. Raise `AttemptNotFound` where that was nothing."""
+    async def outcome_of_state(self, state: str, code_digest: str) -> Session:
+        """Wait for what a state led to elsewhere with this code.
+
+        Raise `AttemptNotFound` where that was nothing, or for another code.
+        """
         ...
 
     async def find(self, *, sub: str | None = None, sid: str | None = None) -> list[Session]:

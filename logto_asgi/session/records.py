@@ -1,4 +1,4 @@
-"""What lies in a store, sealed: sessions, tombstones of ended ones, and outcomes of sign-ins. Knows no store.
+"""What lies in a store, sealed: sessions, and tombstones of ended ones. Knows no store.
 
 Each record repeats the key that it lies under, so that a copy does not open under another one.
 """
@@ -20,7 +20,7 @@ from logto_asgi.session.serialization import parse_session
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
 
-__all__ = ["Claim", "Live", "Mark", "Records", "Tombstone", "Unreadable", "Word", "key_of", "key_of_state"]
+__all__ = ["Live", "Mark", "Records", "Tombstone", "Unreadable", "Word", "key_of", "key_of_state"]
 
 Word = Literal["ended", "replaced"]
 """Why a session is over: signed out or refused, or because the same browser signed in anew."""
@@ -54,15 +54,6 @@ class Tombstone:
     """What is left of an ended session for a moment, for whoever refreshes it just now."""
 
     word: Word
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A state of a sign-in that somebody finishes, since `at` (seconds since 1970); `settled` at, and to what."""
-
-    at: int
-    settled: int | None = None
-    session_id: str | None = None
 
 
 class Unreadable(Exception):
@@ -118,10 +109,6 @@ class Records:
         """Return the record of a session that is over."""
         return self._sealer.seal({"k": key, "x": word})
 
-    def seal_claim(self, key: str, claim: Claim) -> str:
-        """Return the record of a sign-in's outcome."""
-        return self._sealer.seal({"k": key, "c": [claim.at, claim.settled, claim.session_id]})
-
     def open(self, key: str, value: str) -> Live | Tombstone:
         """Return what lies under a session's key. Raise `Unreadable`."""
         record = self._opened(key, value)
@@ -133,13 +120,6 @@ class Records:
         except ValueError:
             raise Unreadable("malformed") from None
         return Live(session, saved_at, mark, is_outdated=not value.startswith(self._first_header))
-
-    def open_claim(self, key: str, value: str) -> Claim:
-        """Return what lies under a state's key. Raise `Unreadable`."""
-        match self._opened(key, value).get("c"):
-            case [int(at), int() | None as settled, str() | None as session_id]:
-                return Claim(at, settled, session_id)
-        raise Unreadable("malformed")
 
     def _opened(self, key: str, value: str) -> dict[str, Any]:
         try:

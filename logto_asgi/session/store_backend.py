@@ -217,17 +217,20 @@ class StoreBackend:
 
     # -- Sign-ins in several processes ---------------------------------------------------------------------------------
 
-    async def claim_state(self, state: str) -> bool:
+    async def claim_state(self, state: str, code_digest: str) -> bool:
         """Claim a state of a sign-in. Return False when somebody has. Raise `StoreUnavailable` or `StoreFull`."""
-        return await self._outcomes.claim(state)
+        return await self._outcomes.claim(state, code_digest)
 
-    async def settle_state(self, state: str, session: Session | None) -> None:
+    async def settle_state(self, state: str, code_digest: str, session: Session | None) -> None:
         """Note what a claimed state led to, for whoever waits for it. Does not fail."""
-        await self._outcomes.settle(state, session)
+        await self._outcomes.settle(state, code_digest, session)
 
-    async def outcome_of_state(self, state: str) -> Session:
-        """Wait for what a state led to. Raise `AttemptNotFound`, `IssuerUnavailable` or `StoreUnavailable`."""
-        return await self._outcomes.wait(state)
+    async def outcome_of_state(self, state: str, code_digest: str) -> Session:
+        """Wait for what a state led to with this code.
+
+        Raise `AttemptNotFound`, `IssuerUnavailable` or `StoreUnavailable`.
+        """
+        return await self._outcomes.wait(state, code_digest)
 
     # -- Start and stop ------------------------------------------------------------------------------------------------
 

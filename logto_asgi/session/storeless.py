@@ -17,14 +17,14 @@ class Storeless:
     async def read(self, loaded: Loaded) -> None:
         """Do nothing: `load` has read all there is."""
 
-    async def claim_state(self, state: str) -> bool:
+    async def claim_state(self, state: str, code_digest: str) -> bool:
         """Return True: nobody outside of this process can be asked."""
         return True
 
-    async def settle_state(self, state: str, session: Session | None) -> None:
+    async def settle_state(self, state: str, code_digest: str, session: Session | None) -> None:
         """Do nothing: nobody outside of this process can ask."""
 
-    async def outcome_of_state(self, state: str) -> Session:
+    async def outcome_of_state(self, state: str, code_digest: str) -> Session:
         """Raise `AttemptNotFound`: what another process made of a state is not known here."""
         raise AttemptNotFound("This sign-in was finished elsewhere. Start again.")
 

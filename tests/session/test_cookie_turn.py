@@ -291,10 +291,10 @@ async def test_what_a_store_would_do(backend: CookieBackend, browser: Any, make_
     before = (loaded.session, loaded.presented, loaded.problem, loaded.clear)
     await backend.read(loaded)
     assert (loaded.session, loaded.presented, loaded.problem, loaded.clear) == before
-    assert [await backend.claim_state("state"), await backend.claim_state("state")] == [True, True]
-    await backend.settle_state("state", loaded.session)
+    assert [await backend.claim_state("state", "code") for _ in range(2)] == [True, True]
+    await backend.settle_state("state", "code", loaded.session)
     with pytest.raises(AttemptNotFound):
-        await backend.outcome_of_state("state")
+        await backend.outcome_of_state("state", "code")
     assert await backend.check() == []
     await backend.aclose()
 

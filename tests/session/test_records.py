@@ -10,7 +10,7 @@ import pytest
 from logto_asgi.config import LogtoConfig
 from logto_asgi.models import IdTokenClaims, Session
 from logto_asgi.session.index_names import IndexNames
-from logto_asgi.session.records import Claim, Live, Mark, Records, Tombstone, Unreadable, key_of, key_of_state
+from logto_asgi.session.records import Live, Mark, Records, Tombstone, Unreadable, key_of, key_of_state
 
 SECRET = "qPz2mW7tKx9dLr4vHs8bYn3cJf6gTu1a"
 OTHER_SECRET = "Zk5rQe8wNi2xVo7cBm4jDy9pSh3fLt6u"
@@ -36,12 +36,6 @@ def test_tombstones(records: Records) -> None:
         assert records.open(KEY, records.seal_tombstone(KEY, word)) == Tombstone(word)
 
 
-def test_claims(records: Records) -> None:
-    """A claim comes back as it was, settled or not."""
-    for claim in (Claim(1), Claim(1, 2), Claim(1, 2, "id")):
-        assert records.open_claim(KEY, records.seal_claim(KEY, claim)) == claim
-
-
 def test_a_record_belongs_to_its_key(records: Records, make_session: Callable[..., Session]) -> None:
     """No record opens under another key than its own."""
     other = "b" * 64
@@ -49,8 +43,6 @@ def test_a_record_belongs_to_its_key(records: Records, make_session: Callable[..
         records.open(other, records.seal_session(KEY, make_session(), saved_at=1))
     with pytest.raises(Unreadable, match="copied"):
         records.open(other, records.seal_tombstone(KEY, "ended"))
-    with pytest.raises(Unreadable, match="copied"):
-        records.open_claim(other, records.seal_claim(KEY, Claim(1)))
 
 
 @pytest.mark.parametrize(
@@ -60,18 +52,14 @@ def test_a_record_belongs_to_its_key(records: Records, make_session: Callable[..
         {"x": "other"},
         {"d": [], "w": 1},
         {"d": {}, "w": 1},
-        {"c": [1]},
-        {"c": ["1", None, None]},
-        {"c": [1, None, 5]},
     ],
 )
 def test_malformed(records: Records, record: dict[str, Any]) -> None:
     """A record of ours that holds something else is unreadable, and nobody else's."""
     value = records._sealer.seal({"k": KEY, **record})
-    for open_ in (records.open, records.open_claim):
-        with pytest.raises(Unreadable, match="malformed") as caught:
-            open_(KEY, value)
-        assert not caught.value.may_be_newer
+    with pytest.raises(Unreadable, match="malformed") as caught:
+        records.open(KEY, value)
+    assert not caught.value.may_be_newer
 
 
 @pytest.mark.parametrize("fields", [{"w": None}, {"w": "1"}, {"m": [1]}, {"m": "x"}, {"m": [1, 2, True]}])
