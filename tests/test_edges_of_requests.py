@@ -222,6 +222,18 @@ async def test_unread_user_says_so(site: Site) -> None:
     assert seen == ["<LogtoUser, not read yet>", True, "<LogtoUser 'alice'>"]
 
 
+async def test_page_of_an_outage_says_who_is_still_signed_in(site: Site) -> None:
+    """A refresh that the issuer cannot answer: the visitor did not lose anything."""
+    visitor = await site.visitor()
+    await visitor.sign_in()
+    for _ in range(2):
+        site.provider.fail_next("token", status=503)
+    page = await visitor.navigate("/token")
+    assert page.status_code == 503
+    assert "You are still signed in." in page.text
+    assert "We can&#x27;t reach the sign-in service" in page.text
+
+
 async def test_late_refresh_changes_nobody(site: Site) -> None:
     """A refresh that ends after its user signed out, or somebody else signed in, leaves the request as it is."""
     visitor = await site.visitor()

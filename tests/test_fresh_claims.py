@@ -299,6 +299,7 @@ async def test_outage_lets_older_claims_pass_but_not_where_a_guard_insists(build
     assert site.refreshes() == asked
     strict = await visitor.get("/strict-name")
     assert (strict.status_code, strict.json()["code"]) == (503, "issuer_unavailable")
+    assert site.logto.counts["refresh.failed"] == 2
     assert site.logto.counts["claims.stale"] == 1
 
 

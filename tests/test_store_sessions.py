@@ -22,7 +22,7 @@ from logto_asgi import (
     StoreUnavailable,
 )
 from logto_asgi.fastapi import SignedIn
-from logto_asgi.testing import issuer_client
+from logto_asgi.testing import issuer_client, signed_in
 from logto_asgi.testing.visitor import NAVIGATION
 from tests.conftest import API, MakeSite, Site, build_app
 from tests.session.faulty_store import FaultyStore
@@ -375,7 +375,8 @@ class TestStoreAway:
                 store.go_down()
 
         store.before = fail_then
-        await visitor.choose(page, "bob")
+        answer = await visitor.choose(page, "bob")
+        assert answer.url.path == "/"
         store.before = None
         store.come_back()
         await asyncio.sleep(0.6)
@@ -440,6 +441,15 @@ class TestStoreAway:
         assert (await visitor.get("/untouched")).status_code == 200
         assert (await visitor.get("/")).status_code == 503
         assert (await visitor.get("/prefetched")).status_code == 503
+
+
+async def test_made_up_session_asks_no_store(site: Site, store: FaultyStore) -> None:
+    """Also where the browser sends the id of a real one."""
+    visitor = await visit(site)
+    store.calls.clear()
+    with signed_in(site.app, sub="carol"):
+        assert (await visitor.get("/")).json() == {"sub": "carol"}
+    assert store.calls == []
 
 
 async def test_two_processes_refresh_once(make_site: MakeSite, store: FaultyStore) -> None:
