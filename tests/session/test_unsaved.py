@@ -42,7 +42,12 @@ def change_of(base: Held, key: str = "key", value: str = "new", token: str | Non
 # -- Changes -----------------------------------------------------------------------------------------------------------
 
 
-OURS, THEIRS, THEIRS_OVER = Mark(1, "ours"), Mark(2, "theirs"), Mark(2, "theirs", over=True)
+EARLIER, OURS, THEIRS, THEIRS_OVER = (
+    Mark(1, "earlier"),
+    Mark(1, "ours"),
+    Mark(2, "theirs"),
+    Mark(2, "theirs", over=True),
+)
 
 
 @pytest.mark.parametrize("mark", [None, OURS, THEIRS])
@@ -58,6 +63,8 @@ def test_goes_over_its_own_earlier_try(base: Held, mark: Mark | None) -> None:
     [
         (None, "the same", True),
         (None, "later", True),
+        (EARLIER, "the same", True),
+        (EARLIER, "later", True),
         (OURS, "the same", True),
         (OURS, "later", True),
         (THEIRS, "the same", False),
@@ -74,7 +81,7 @@ def test_goes_over_what_led_to_it(make_session: Make, there: str, mark: Mark | N
     """
     version = {"began with": 5, "led here": 4, "set back": 3}[there]
     sessions = {number: make_session(id="s", refresh_token="the same", version=number) for number in (3, 4, 5)}
-    first = Change("key", Live(sessions[5], START), "first", held(sessions[4], revision=7, mark=OURS))
+    first = Change("key", Live(sessions[5], START), "first", held(sessions[4], revision=7, mark=EARLIER))
     base = held(sessions[5], revision=7, mark=OURS)
     live = Live(replace(sessions[5], version=6, refresh_token=token), START + 1)
     change = Change("key", live, "new", base).after(first)
@@ -95,7 +102,8 @@ def test_may_not_replace(base: Held, mark: Mark | None) -> None:
 def test_states_of_one_second(base: Held) -> None:
     """Of two states with one version that were made in one second, the refresh token tells which is which."""
     session = replace(base.live.session, refresh_token="of another")
-    assert not change_of(base, token="later").may_replace(held(session, revision=8))
+    for revision in (6, 7, 8):
+        assert not change_of(base, token="later").may_replace(held(session, revision=revision))
 
 
 def test_may_replace_what_was_set_back(base: Held) -> None:
@@ -216,11 +224,65 @@ async def test_overtaken(unsaved: Unsaved, writer: Writer, events: Events, base:
 
 
 async def test_ended(unsaved: Unsaved, writer: Writer, events: Events, base: Held) -> None:
-    """Where the session ended nothing is saved, and nobody has lost anything."""
+    """Where the session ended nothing is saved, and that is said; a mark that waited is not worth a word."""
     writer.back, writer.answer = True, lambda change: Gone("ended")
     unsaved.keep(change_of(base))
     await until_empty(unsaved)
-    assert dict(events.counts) == {"save.deferred": 1}
+    assert dict(events.counts) == {"save.deferred": 1, "refresh.discarded": 1}
+    unsaved.keep(change_of(base), counts=False)
+    await until_empty(unsaved)
+    assert dict(events.counts) == {"save.deferred": 1, "refresh.discarded": 1}
+
+
+@pytest.mark.parametrize(
+    ("found", "revoked"),
+    [(Gone("ended", word="ended"), True), (Gone("ended", word="replaced"), False), (Gone("unknown_key"), False)],
+    ids=["ended", "replaced", "newer"],
+)
+async def test_what_nobody_holds_is_revoked(
+    unsaved: Unsaved, writer: Writer, base: Held, found: Gone, revoked: bool
+) -> None:
+    """The refresh token of a session that ended meanwhile is revoked, unless that would end another one.
+
+    Nobody waits for that but a shutdown: other sessions are saved in the meantime.
+    """
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    tokens: list[str] = []
+
+    async def revoke(token: str) -> None:
+        asked.set()
+        await go_on.wait()
+        tokens.append(token)
+
+    unsaved._revoke = revoke
+    writer.back = True
+    writer.answer = lambda change: found if change.key == "key" else held(change.live.session, value=change.value)
+    unsaved.keep(change_of(base))
+    await until_empty(unsaved)
+    unsaved.keep(change_of(base, key="other"))
+    await until_empty(unsaved)
+    closing = asyncio.create_task(unsaved.aclose(60))
+    if revoked:
+        await asyncio.wait_for(asked.wait(), 10)
+        assert not closing.done()
+    go_on.set()
+    await closing
+    assert tokens == ([base.live.session.refresh_token] if revoked else [])
+
+
+async def test_a_revocation_does_not_hold_up_a_shutdown(unsaved: Unsaved, writer: Writer, base: Held) -> None:
+    """What takes longer than a shutdown may is given up."""
+
+    async def revoke(token: str) -> None:
+        await asyncio.Event().wait()
+
+    unsaved._revoke = revoke
+    writer.back, writer.answer = True, lambda change: Gone("ended")
+    unsaved.keep(change_of(base))
+    await until_empty(unsaved)
+    async with asyncio.timeout(10):
+        await unsaved.aclose(0.01)
+    assert not unsaved._revoking
 
 
 async def test_given_up_at_its_end(unsaved: Unsaved, events: Events, clock: Any, base: Held) -> None:
