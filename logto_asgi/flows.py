@@ -219,7 +219,7 @@ class Flows:
             await self._sessions.start(session)
         except StoreUnavailable as error:
             if session.refresh_token:
-                await self._revoke(session.refresh_token)
+                await self.revoke(session.refresh_token)
             raise SignInError("Your session could not be kept. Please sign in again.") from error
         self._events.note("session.started")
 
@@ -237,7 +237,7 @@ class Flows:
             return
         self._events.note("session.ended", reason="replaced")
         if newest.refresh_token and (old.claims.iss, old.claims.sub) != (new.claims.iss, new.claims.sub):
-            await self._revoke(newest.refresh_token)
+            await self.revoke(newest.refresh_token)
 
     async def sign_out(self, session: Session | None) -> SignedOut:
         """End the session here, revoke its refresh token, and say where the browser goes to end it at the issuer.
@@ -251,7 +251,7 @@ class Flows:
         try:
             async with asyncio.timeout(_SIGN_OUT_BUDGET):
                 if newest is not None and newest.refresh_token:
-                    await self._revoke(newest.refresh_token)
+                    await self.revoke(newest.refresh_token)
                 hint = newest.id_token if newest else None
                 return SignedOut(await self._client().end_session_url(id_token_hint=hint))
         except (IssuerError, TimeoutError) as error:
@@ -270,7 +270,7 @@ class Flows:
         tokens = [session.refresh_token for session in ended if session.refresh_token]
         try:
             async with asyncio.timeout(_SIGN_OUT_BUDGET):
-                await self._few_at_once([self._revoke(token) for token in tokens])
+                await self._few_at_once([self.revoke(token) for token in tokens])
         except TimeoutError:
             logger.warning("sessions were ended here, but the issuer took too long to revoke their refresh tokens")
         failed = next((result for result in results if isinstance(result, BaseException)), None)
@@ -305,7 +305,8 @@ class Flows:
             build_end_session_url(metadata, self._config, post_logout_redirect_uri=landing, id_token_hint=hint)
         )
 
-    async def _revoke(self, refresh_token: str) -> None:
+    async def revoke(self, refresh_token: str) -> None:
+        """Revoke a refresh token that is no longer needed. What fails is logged: it ends by itself."""
         try:
             await self._client().revoke(refresh_token)
         except IssuerError as error:

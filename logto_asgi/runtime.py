@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -82,7 +82,7 @@ class Logto:
         self.config = config
         self.clock = clock
         self.events = Events(on_event)
-        self.sessions = _backend(config, store, clock, self.events)
+        self.sessions = _backend(config, store, clock, self.events, lambda token: self.flows.revoke(token))
         self.attempts = AttemptCookies(config, clock=clock)
         self.tries = TriesCookie(config)
         self.tokens = AccessTokens(config, self.sessions, self.client, clock, self.events)
@@ -180,7 +180,11 @@ class Logto:
 
 
 def _backend(
-    config: LogtoConfig, store: SessionStore | None, clock: Callable[[], float], events: Events
+    config: LogtoConfig,
+    store: SessionStore | None,
+    clock: Callable[[], float],
+    events: Events,
+    revoke: Callable[[str], Coroutine[Any, Any, None]],
 ) -> SessionBackend:
     if store is None:
         return CookieBackend(config, clock=clock, events=events)
@@ -188,7 +192,7 @@ def _backend(
         raise ConfigurationError([_NO_STORE])
     from logto_asgi.session.store_backend import StoreBackend  # what signs ids is needed here only
 
-    return StoreBackend(config, store, clock=clock, events=events)
+    return StoreBackend(config, store, clock=clock, events=events, revoke=revoke)
 
 
 def _is_store(candidate: Any) -> bool:

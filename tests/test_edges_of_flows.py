@@ -7,11 +7,13 @@ import asyncio
 import httpx
 import pytest
 
-from logto_asgi import AttemptNotFound, IssuerUnavailable, LogtoError, SignInOptions
+from logto_asgi import AttemptNotFound, IssuerUnavailable, Logto, LogtoError, SignInOptions
 from logto_asgi.models import PendingSignIn
+from logto_asgi.testing import issuer_client
 from logto_asgi.testing.visitor import NAVIGATION
 from tests.conftest import MakeSite, Site
 from tests.network import Forward, behind, without
+from tests.session.faulty_store import FaultyStore
 from tests.test_routes import come_back, start
 from tests.test_tokens import signed_in
 
@@ -125,6 +127,30 @@ async def test_sign_out_with_an_old_state_revokes_the_newest_token(make_site: Ma
     await site.logto.flows.sign_out(session)
     assert [form["token"] for form in network.forms["/token/revocation"]] == [newest.refresh_token]
     assert newest.refresh_token != session.refresh_token
+
+
+async def test_sign_out_elsewhere_before_a_refresh_is_saved_revokes_its_token(make_site: MakeSite) -> None:
+    """The store was away when a token was refreshed; before it is saved, the visitor signs out in another process."""
+    store = FaultyStore()
+    site, network = behind(make_site({"rotate": "always"}, store=store))
+    elsewhere = Logto(site.config, store=store, http_client=issuer_client(site.provider), clock=site.clock)
+    session = await site.logto.flows.finish_sign_in(*await call_back(site))
+
+    async def away_after_the_mark(name: str) -> None:
+        if name == "set" and store.count("set") == marked + 1:
+            store.go_down()
+
+    marked = store.count("set") + 1
+    store.before = away_after_the_mark
+    newest, _ = await site.logto.tokens.get(session, force_refresh=True)
+    assert newest.refresh_token != session.refresh_token
+    store.come_back()
+    await elsewhere.flows.sign_out(session)
+    async with asyncio.timeout(10):
+        while not network.forms.get("/token/revocation"):
+            await asyncio.sleep(0.01)
+    assert [form["token"] for form in network.forms["/token/revocation"]] == [newest.refresh_token]
+    assert site.logto.counts["refresh.discarded"] == 1
 
 
 async def test_beginnings_and_ends_of_sessions_are_told(make_site: MakeSite) -> None:

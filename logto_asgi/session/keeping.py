@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from logto_asgi.errors import StoreUnavailable
 from logto_asgi.models import Session
@@ -34,11 +34,19 @@ _TRIES = 8
 class Keeper:
     """Reads and writes the sessions of one store. `clock` gives seconds since 1970."""
 
-    def __init__(self, config: LogtoConfig, store: GuardedStore, events: Events, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        config: LogtoConfig,
+        store: GuardedStore,
+        events: Events,
+        *,
+        clock: Callable[[], float],
+        revoke: Callable[[str], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
         self.store = store
         self.records = Records(config)
         self.known = KnownStates()
-        self.unsaved = Unsaved(self.write, self.ends_at, events, clock=clock)
+        self.unsaved = Unsaved(self.write, self.ends_at, events, clock=clock, revoke=revoke)
         secrets = [secret.get_secret_value() for secret in config.cookie_secrets]
         self.names = IndexNames(secrets, issuer=config.issuer, client_id=config.app_id)
         self._events = events

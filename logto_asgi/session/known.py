@@ -37,6 +37,15 @@ class Gone:
     clear: bool = False
     word: Word | None = None
 
+    @property
+    def revocable(self) -> bool:
+        """Whether a refresh token of the session may be revoked.
+
+        Not where it just cannot be read: it lives on with a newer worker. Nor where a new sign-in replaced it: at Logto
+        both share a grant, and revoking would end the new one.
+        """
+        return self.problem != "unknown_key" and self.word != "replaced"
+
 
 @dataclass(slots=True)
 class _Known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,8 @@ class _Presented(Loaded):
 class StoreBackend:
     """Reads and writes sessions that lie in a store, sealed, under a hash of their id.
 
-    `clock` gives seconds since 1970. Safe to use from several threads and event loops, as far as the store is.
+    `clock` gives seconds since 1970. `revoke` revokes a refresh token at the issuer and does not fail. Safe to use from
+    several threads and event loops, as far as the store is.
     """
 
     remote = True
@@ -71,6 +72,7 @@ class StoreBackend:
         *,
         clock: Callable[[], float] = time.time,
         events: Events | None = None,
+        revoke: Callable[[str], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         events = events or Events()
         self._clock = clock
@@ -80,7 +82,7 @@ class StoreBackend:
         secrets = [secret.get_secret_value() for secret in config.cookie_secrets]
         self._ids = SessionIds(secrets, issuer=config.issuer, client_id=config.app_id)
         self._store = GuardedStore(store, events)
-        self._keeper = Keeper(config, self._store, events, clock=clock)
+        self._keeper = Keeper(config, self._store, events, clock=clock, revoke=revoke)
         self._ending = Ending(config, self._keeper, clock=clock)
         self._turns = Turns(config, self._keeper, self._ending, events, clock=clock)
         self._outcomes = Outcomes(config, self._keeper, clock=clock)

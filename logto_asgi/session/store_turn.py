@@ -99,8 +99,7 @@ class StoreTurn:
                 raise
             found = replace(self._held, live=change.live)
         if isinstance(found, Gone):
-            # What just cannot be read is a newer worker's, and lives on there.
-            self.revocable, self._mark = found.problem != "unknown_key" and found.word != "replaced", None
+            self.revocable, self._mark = found.revocable, None
             return Saved.ENDED
         if found.live is not change.live:
             self._was_overtaken(found)

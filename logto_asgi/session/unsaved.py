@@ -6,11 +6,12 @@ What they hold cannot be had a second time, because the issuer has spent the tok
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from logto_asgi.errors import LogtoError
@@ -44,7 +45,8 @@ class Unsaved:
     """Changes by key, at most 10,000, written by a task of each event loop until that succeeds or nobody wants them.
 
     `write` writes one, tells `saved`, and returns what lies there then; `ends_at` says until when one may be wanted.
-    `clock` gives seconds since 1970. Safe to use from several threads.
+    `revoke` revokes a refresh token whose session has ended meanwhile, and does not fail. `clock` gives seconds since
+    1970. Safe to use from several threads.
     """
 
     def __init__(
@@ -54,11 +56,14 @@ class Unsaved:
         events: Events,
         *,
         clock: Callable[[], float],
+        revoke: Callable[[str], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._write = write
         self._ends_at = ends_at
         self._events = events
         self._clock = clock
+        self._revoke = revoke
+        self._revoking: set[asyncio.Task[None]] = set()
         self._kept: dict[str, _Kept] = {}
         self._lock = threading.Lock()
         self._tasks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()
@@ -117,7 +122,10 @@ class Unsaved:
         task = self._tasks.pop(loop, None)
         if task is None:
             return
-        await asyncio.wait([task], timeout=timeout)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await asyncio.wait([task])
+                await asyncio.gather(*(each for each in self._revoking if each.get_loop() is loop))
         task.cancel()
         lost = sum(self._give_up(key) for key in self._of(loop))
         if lost:
@@ -159,13 +167,26 @@ class Unsaved:
         if self._kept.get(key) is not kept:
             return True  # It is saved, or a later state has taken its place.
         self.drop(key)
-        if kept.counts and isinstance(found, Held):
+        if kept.counts and isinstance(found, Gone):
+            self._discard(kept.change.live.session, found)
+        elif kept.counts:
             self._events.note(
                 "save.overtaken",
                 "a session that was kept was not saved: somebody else has saved a newer state",
                 level=logging.WARNING,
             )
         return True
+
+    def _discard(self, session: Session, found: Gone) -> None:
+        """Have the refresh token revoked that nobody holds now; other sessions do not wait for that."""
+        self._events.note(
+            "refresh.discarded", "a refreshed session is thrown away: it ended while it waited to be saved"
+        )
+        if self._revoke is None or session.refresh_token is None or not found.revocable:
+            return
+        task = asyncio.create_task(self._revoke(session.refresh_token), name="logto_asgi revocation")
+        self._revoking.add(task)
+        task.add_done_callback(self._revoking.discard)
 
     def _give_up(self, key: str) -> bool:
         """Forget a change for good. Return whether a state is lost with it."""
