@@ -12,12 +12,7 @@ from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
 import httpx
-
-# A connection that the pool lets expire may be one that it has just given to a request.
-LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
-PATIENCE = 120.0
-"""Seconds that a visitor waits for an answer: longer than anything that is tested."""
-PATIENCE_IN_ALL = dict.fromkeys(("connect", "read", "write", "pool"), PATIENCE)
+from e2e_http import Client, render
 
 
 @dataclass
@@ -100,29 +95,17 @@ class Crowd:
     """An HTTP client that many guests share: it pools connections and keeps no cookies."""
 
     def __init__(self) -> None:
-        self._transport = httpx.AsyncHTTPTransport(limits=LIMITS, trust_env=False)
+        self._client = Client()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._transport.aclose()
-
-    async def _send(
-        self, method: str, url: str, headers: dict[str, str], data: dict[str, str] | None = None
-    ) -> httpx.Response:
-        request = httpx.Request(method, url, headers=headers, data=data, extensions={"timeout": PATIENCE_IN_ALL})
-        answer = await self._transport.handle_async_request(request)
-        try:
-            await answer.aread()
-        finally:
-            await answer.aclose()
-        answer.request = request
-        return answer
+        await self._client.aclose()
 
     async def ask(self, guest: Guest, path: str, *, at: str | None = None, method: str = "GET") -> httpx.Response:
         """Send one request, to the worker whose address is `at` or to any, and take the cookies of the answer."""
-        answer = await self._send(method, (at or guest.url) + path, guest.headers)
+        answer = await self._client.send(method, (at or guest.url) + path, guest.headers)
         guest.take(answer)
         return answer
 
@@ -150,7 +133,9 @@ class Crowd:
         method, url = "GET", f"{guest.url}/logto/sign-in?return_to=/who"
         for _ in range(12):
             here = guest if url.startswith(guest.url) else at_provider
-            answer = await self._send(method, url, here.headers, {"sub": guest.sub} if method == "POST" else None)
+            answer = await self._client.send(
+                method, url, here.headers, {"sub": guest.sub} if method == "POST" else None
+            )
             here.take(answer)
             if answer.is_redirect:
                 method, url = "GET", urljoin(url, answer.headers["location"])
@@ -182,7 +167,7 @@ class Crowd:
     ) -> httpx.Response | None:
         """Send one request and note in the tally what came of it."""
         try:
-            answer = await self._send("GET", url + path, guest.headers if headers is None else headers)
+            answer = await self._client.send("GET", url + path, guest.headers if headers is None else headers)
         except httpx.TransportError as error:
             tally.broken[type(error).__name__] += 1
         else:
@@ -195,8 +180,7 @@ class Crowd:
 async def call_and_wait(guest: Guest, path: str, *, url: str) -> asyncio.StreamWriter:
     """Send a request and return its connection, for a caller that will hang up: `writer.transport.abort()`."""
     _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
-    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in guest.headers.items()), "", ""]
-    writer.write("\r\n".join(lines).encode())
+    writer.write(render("GET", url + path, guest.headers))
     await writer.drain()
     return writer
 
