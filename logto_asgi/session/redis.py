@@ -42,7 +42,8 @@ class RedisStore:
             raise ValueError("timeout must be more than 0 seconds.")
         self._clients = client if isinstance(client, UrlClients) else GivenClient(client)
         self._prefix = prefix
-        self._timeout = timeout
+        self.timeout = timeout
+        """Seconds that a call may take."""
         self._complaints = Complaints()
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -177,7 +178,7 @@ class RedisStore:
         loop = asyncio.get_running_loop()
         mine = [task for task in tuple(self._running) if task.get_loop() is loop]
         if mine:
-            await asyncio.wait(mine, timeout=self._timeout)
+            await asyncio.wait(mine, timeout=self.timeout)
         await self._clients.aclose()
 
     def _session(self, key: str) -> str:
@@ -199,7 +200,7 @@ class RedisStore:
         task = asyncio.create_task(self._bounded(work))
         self._running.add(task)
         task.add_done_callback(self._finish)
-        await asyncio.wait((task,), timeout=self._timeout)
+        await asyncio.wait((task,), timeout=self.timeout)
         if not task.done():
             raise self._complaints.late()
         error = task.exception()
@@ -209,7 +210,7 @@ class RedisStore:
         return task.result()
 
     async def _bounded(self, work: Coroutine[Any, Any, T]) -> T:
-        async with asyncio.timeout(self._timeout):
+        async with asyncio.timeout(self.timeout):
             return await work
 
     def _finish(self, task: asyncio.Task[Any]) -> None:

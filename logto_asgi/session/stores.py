@@ -51,7 +51,7 @@ class SessionStore(Protocol):
     """Where sessions lie: text by key, each until its end, with locks and an index.
 
     Keys are lower-case hex of 64 characters, index names short ASCII: hashes, which say nothing of what they stand for.
-    Values are text of some kilobytes. `now` and `ends_at` are seconds since 1970 by the app's clock, which decides
+    Values are ASCII text of up to 64 KiB. `now` and `ends_at` are seconds since 1970 by the app's clock, which decides
     what has expired; the store's own clock frees locks, ends entries of the index, and removes what nobody asks for.
 
     Every call ends within a bound of some seconds. One that cannot be answered raises `StoreUnavailable`, and a write
@@ -86,7 +86,8 @@ class SessionStore(Protocol):
         Deciding and writing are one step: of several that replace one revision at once, one succeeds.
 
         It lives for `idle` seconds, no longer than until `ends_at`, and counts as touched now. The key is noted under
-        each name of `index` until `ends_at`, before the value can be read.
+        each name of `index` until `ends_at`, before the value can be read. Names add up: a replacement without
+        `index`, as most are, takes none away.
         """
         ...
 

@@ -43,11 +43,22 @@ _SETTLING = 3.0
 
 
 class Turns:
-    """Lets one refresh per session happen at a time, in all processes that share a store."""
+    """Lets one refresh per session happen at a time, in all processes that share a store.
+
+    `clock` gives seconds since 1970; `between` a number between two by chance, which spreads load and guards nothing.
+    """
 
     def __init__(
-        self, config: LogtoConfig, keeper: Keeper, ending: Ending, events: Events, *, clock: Callable[[], float]
+        self,
+        config: LogtoConfig,
+        keeper: Keeper,
+        ending: Ending,
+        events: Events,
+        *,
+        clock: Callable[[], float],
+        between: Callable[[float, float], float] = random.uniform,
     ) -> None:
+        self._between = between
         self._keeper = keeper
         self._ending = ending
         self._events = events
@@ -102,7 +113,7 @@ class Turns:
                 unmarked, since = 0 if taken else held.revision, loop.time()
             elif loop.time() - since > _UNMARKED:
                 return held, None
-            await asyncio.sleep(random.uniform(*_PAUSES))  # noqa: S311 - spreads load, guards nothing
+            await asyncio.sleep(self._between(*_PAUSES))
         raise IssuerUnavailable("Another process is refreshing this session for too long. Try again in a moment.")
 
     async def _look_again(self, key: str, lock: str, enough: Callable[[Session], bool]) -> tuple[Held, bool]:

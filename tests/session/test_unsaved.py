@@ -42,7 +42,12 @@ def change_of(base: Held, key: str = "key", value: str = "new", token: str | Non
 # -- Changes -----------------------------------------------------------------------------------------------------------
 
 
-OURS, THEIRS, THEIRS_OVER = Mark(1, "ours"), Mark(2, "theirs"), Mark(2, "theirs", over=True)
+EARLIER, OURS, THEIRS, THEIRS_OVER = (
+    Mark(1, "earlier"),
+    Mark(1, "ours"),
+    Mark(2, "theirs"),
+    Mark(2, "theirs", over=True),
+)
 
 
 @pytest.mark.parametrize("mark", [None, OURS, THEIRS])
@@ -58,6 +63,8 @@ def test_goes_over_its_own_earlier_try(base: Held, mark: Mark | None) -> None:
     [
         (None, "the same", True),
         (None, "later", True),
+        (EARLIER, "the same", True),
+        (EARLIER, "later", True),
         (OURS, "the same", True),
         (OURS, "later", True),
         (THEIRS, "the same", False),
@@ -74,7 +81,7 @@ def test_goes_over_what_led_to_it(make_session: Make, there: str, mark: Mark | N
     """
     version = {"began with": 5, "led here": 4, "set back": 3}[there]
     sessions = {number: make_session(id="s", refresh_token="the same", version=number) for number in (3, 4, 5)}
-    first = Change("key", Live(sessions[5], START), "first", held(sessions[4], revision=7, mark=OURS))
+    first = Change("key", Live(sessions[5], START), "first", held(sessions[4], revision=7, mark=EARLIER))
     base = held(sessions[5], revision=7, mark=OURS)
     live = Live(replace(sessions[5], version=6, refresh_token=token), START + 1)
     change = Change("key", live, "new", base).after(first)
@@ -95,7 +102,8 @@ def test_may_not_replace(base: Held, mark: Mark | None) -> None:
 def test_states_of_one_second(base: Held) -> None:
     """Of two states with one version that were made in one second, the refresh token tells which is which."""
     session = replace(base.live.session, refresh_token="of another")
-    assert not change_of(base, token="later").may_replace(held(session, revision=8))
+    for revision in (6, 7, 8):
+        assert not change_of(base, token="later").may_replace(held(session, revision=revision))
 
 
 def test_may_replace_what_was_set_back(base: Held) -> None:
