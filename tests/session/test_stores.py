@@ -209,8 +209,8 @@ async def test_signs_of_several_workers(no_signs: pytest.MonkeyPatch, name: str,
     assert all("RedisStore" in warning and ("gunicorn" in warning or value in warning) for warning in warnings)
 
 
-def test_a_child_process_warns() -> None:
-    """A worker that multiprocessing started, as uvicorn's are, may have siblings."""
+def warnings_of_a_child(*command: str) -> str:
+    """Return what a process says that multiprocessing started, as uvicorn's are, for this command line."""
     script = """
 import asyncio, multiprocessing, os
 from logto_asgi.session.stores import MemoryStore
@@ -220,11 +220,41 @@ def warn(queue): queue.put(asyncio.run(MemoryStore().check()))
 context = multiprocessing.get_context("fork")
 queue = context.Queue()
 context.Process(target=warn, args=(queue,)).start()
-print(queue.get())
+print(*queue.get())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
-    assert "several" in done.stdout
-    assert "RedisStore" in done.stdout
+    words = [sys.executable, "-c", script, *command]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("app:app --workers 4", "seems to be one of several (--workers 4)"),
+        ("app:app --workers=2 --reload-dir x", "seems to be one of several (--workers 2)"),
+        ("run -w 3", "seems to be one of several (--workers 3)"),
+        ("app:app", "Is this one of several workers?"),
+        ("app:app --workers many", "Is this one of several workers?"),
+        ("app:app --workers", "Is this one of several workers?"),
+    ],
+)
+def test_a_child_process_warns(command: str, said: str) -> None:
+    """A worker that multiprocessing started may have siblings: it is asked, or said where the command line says so."""
+    warning = warnings_of_a_child(*command.split())
+    assert said in warning
+    assert "RedisStore" in warning
+
+
+@pytest.mark.parametrize("command", ["app:app --reload", "dev main.py", "app:app --workers 1"])
+def test_a_reloaded_process_is_alone(command: str) -> None:
+    """The only worker, started anew when code changes, is what the store is for."""
+    assert warnings_of_a_child(*command.split()).strip() == ""
+
+
+@pytest.mark.usefixtures("no_signs")
+async def test_words_of_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command line counts for what it started only."""
+    monkeypatch.setattr(sys, "argv", ["pytest", "--workers", "4"])
+    assert await MemoryStore().check() == []
 
 
 def test_values_do_not_show() -> None:
