@@ -9,12 +9,12 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from logto_asgi.errors import ConfigurationError, ConfigurationProblem
 from logto_asgi.session import redis_scripts as scripts
-from logto_asgi.session.redis_clients import GivenClient, RedisClient, UrlClients
+from logto_asgi.session.redis_clients import RedisClient, UrlClients, clients_of
 from logto_asgi.session.redis_failures import Complaints, is_wrong_type, refuses_writes
 from logto_asgi.session.stores import StoredSession, Touch
 
@@ -32,15 +32,25 @@ _LOWEST_MAJOR = 7
 class RedisStore:
     """Keeps sessions in Redis 7 or Valkey, with locks across processes.
 
-    `client` is a `redis.asyncio.Redis`, for example `sentinel.master_for("name")`, or a `RedisCluster`. It belongs to
-    one event loop and stays yours to close; `RedisStore.from_url(url)` makes and closes its own. Keys begin with
-    `prefix`. No call takes longer than `timeout` seconds, whatever happens: then it raises `StoreUnavailable`.
+    `client` is a function that makes a `redis.asyncio.Redis` or `RedisCluster`: it is called once for each event loop,
+    at first use, and the store closes what it made. Or it is such a client itself, for example
+    `sentinel.master_for("name")`, which belongs to one event loop and stays yours to close. For a URL there is
+    `RedisStore.from_url(url)`.
+
+    Keys begin with `prefix`. No call takes longer than `timeout` seconds, whatever happens: then it raises
+    `StoreUnavailable`.
     """
 
-    def __init__(self, client: RedisClient | UrlClients, *, prefix: str = "logto:", timeout: float = 1.5) -> None:
+    def __init__(
+        self,
+        client: RedisClient | Callable[[], RedisClient] | UrlClients,
+        *,
+        prefix: str = "logto:",
+        timeout: float = 1.5,
+    ) -> None:
         if timeout <= 0:
             raise ValueError("timeout must be more than 0 seconds.")
-        self._clients = client if isinstance(client, UrlClients) else GivenClient(client)
+        self._clients = client if isinstance(client, UrlClients) else clients_of(client)
         self._prefix = prefix
         self.timeout = timeout
         """Seconds that a call may take."""

@@ -465,7 +465,10 @@ async def test_closing_while_redis_hangs(start: Start, connect: Open) -> None:
 
 
 async def test_sentinel_fails_over(start: Start) -> None:
-    """A client of Sentinel's follows the master: after a failover the same store goes on, with what was replicated."""
+    """A client of Sentinel's follows the master: after a failover the same store goes on, with what was replicated.
+
+    The store closes what its function made, also the connections to Sentinel.
+    """
     from redis.asyncio.sentinel import Sentinel
 
     master = start("master", tcp=True, repl_diskless_sync_delay=0)
@@ -474,9 +477,13 @@ async def test_sentinel_fails_over(start: Start) -> None:
     lines = [f"monitor main 127.0.0.1 {master.port} 1", "down-after-milliseconds main 1000"]
     sentinel = start("sentinel", sentinel=True, lines=lines)
     sentinel.wait_for(str(replica.port), "SENTINEL", "REPLICAS", "main")
-    sentinels = Sentinel([("127.0.0.1", sentinel.port)])
-    client = sentinels.master_for("main")
-    store, key = RedisStore(client, timeout=PATIENCE), new_key()
+    sentinels: list[Sentinel] = []
+
+    def make() -> Any:
+        sentinels.append(Sentinel([("127.0.0.1", sentinel.port)]))
+        return sentinels[-1].master_for("main")
+
+    store, key = RedisStore(make, timeout=PATIENCE), new_key()
     await create(store, key, "value")
     await asyncio.gather(*(store.get(key, now=NOW) for _ in range(5)))
     replica.wait_for("1", "EXISTS", name_of(key))
@@ -485,9 +492,10 @@ async def test_sentinel_fails_over(start: Start) -> None:
     assert await answers(lambda: store.get(key, now=NOW)) == StoredSession("value", 1, NOW)
     assert await answers(lambda: replace(store, key, "newer", 1)) == 2
     assert replica.cli("HGET", name_of(key), "v") == "newer"
-    await client.aclose()
-    for each in sentinels.sentinels:
-        await each.aclose()
+    (pool,) = [each.connection_pool for each in sentinels[0].sentinels]
+    assert any(connection.is_connected for connection in pool._available_connections)
+    await store.aclose()
+    assert not any(connection.is_connected for connection in pool._available_connections)
 
 
 async def answers(call: Callable[[], Any]) -> Any:

@@ -138,6 +138,17 @@ class TestGivenClient(GivenClientContract):
         return aioredis.Redis.from_url(self.url, decode_responses=True)
 
 
+class TestMadeClient(SessionStoreContract):
+    """The contract with a client that a function makes."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, socket_redis: RedisServer) -> None:
+        self.url = socket_redis.url
+
+    async def make_store(self) -> SessionStore:
+        return RedisStore(lambda: aioredis.Redis.from_url(self.url), timeout=PATIENCE)
+
+
 class TestCluster(GivenClientContract):
     """The contract with a client of a Cluster."""
 
@@ -382,8 +393,41 @@ def test_a_client_of_the_apps_belongs_to_one_loop(socket_redis: RedisServer) -> 
         await client.aclose()
 
     asyncio.run(use_and_close())
-    with pytest.raises(SetupError, match="from_url"):
+    with pytest.raises(SetupError, match=r"RedisStore\(lambda: …\), or a URL: RedisStore.from_url"):
         asyncio.run(use())
+
+
+def test_a_function_makes_a_client_for_each_loop(socket_redis: RedisServer) -> None:
+    """It is called at the first use on an event loop, and what it made is closed with the store there."""
+    made: list[Any] = []
+
+    def make() -> Any:
+        made.append(aioredis.Redis.from_url(socket_redis.url))
+        return made[-1]
+
+    store = RedisStore(make, timeout=PATIENCE)
+    assert repr(store) == "<RedisStore clients of the app's prefix='logto:'>"
+    assert made == []
+
+    async def use() -> None:
+        await store.aclose()
+        await asyncio.gather(*(store.get(new_key(), now=NOW) for _ in range(3)))
+        pool = made[-1].connection_pool
+        assert any(connection.is_connected for connection in pool._available_connections)
+        await store.aclose()
+        assert not any(connection.is_connected for connection in pool._available_connections)
+
+    for loops in (1, 2):
+        asyncio.run(use())
+        assert len(made) == loops
+    assert store._clients._clients == {}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("wrong", [lambda: None, lambda: redis.Redis(), lambda: aioredis.Redis])
+async def test_a_function_that_makes_no_client(wrong: Any) -> None:
+    """What it made instead is refused when the app starts."""
+    with pytest.raises(ConfigurationError, match="a function that makes one"):
+        await RedisStore(wrong).check()
 
 
 async def test_a_client_of_the_apps_stays_open(socket_redis: RedisServer) -> None:
@@ -477,7 +521,11 @@ def test_what_is_no_client() -> None:
     """A URL, a blocking client or a Sentinel in place of a client is refused with what to write instead."""
     from redis.asyncio.sentinel import Sentinel
 
-    for client, remedy in ((f"redis://:{PASSWORD}@localhost", "from_url"), (redis.Redis(), "asyncio")):
+    for client, remedy in (
+        (f"redis://:{PASSWORD}@localhost", "from_url"),
+        (redis.Redis(), "asyncio"),
+        (aioredis.Redis, "makes one"),
+    ):
         with pytest.raises(ConfigurationError, match=remedy) as refused:
             RedisStore(client)
         assert PASSWORD not in str(refused.value)
