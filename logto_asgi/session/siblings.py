@@ -1,4 +1,4 @@
-"""Whether this process seems to be one of several workers of an app. Knows no store and no session."""
+"""Whether this process seems to be one of several workers of an app, and what to say then. Knows no session."""
 
 from __future__ import annotations
 
@@ -8,12 +8,28 @@ import re
 import sys
 from collections.abc import Sequence
 
-__all__ = ["may_have_siblings", "signs_of_siblings"]
+__all__ = ["warnings_of_siblings"]
 
+_ONE_OF_SEVERAL = (
+    "MemoryStore keeps sessions in one process, and this seems to be one of several ({signs}): a visitor would be"
+    " signed in at one of them only. Use RedisStore, the cookies (no store=), or a single worker."
+)
+_MAYBE_SEVERAL = (
+    "Is this one of several workers? Another process of Python started it, and MemoryStore keeps sessions in one"
+    " process. A single worker may use it; several need RedisStore, or the cookies (no store=)."
+)
 _WORKERS = re.compile(r"(?:--workers|-w)=?(\d+)?")
 
 
-def signs_of_siblings() -> str:
+def warnings_of_siblings() -> list[str]:
+    """Return what an app that keeps its sessions in memory should be told of its workers, if anything."""
+    signs = _signs()
+    if signs:
+        return [_ONE_OF_SEVERAL.format(signs=signs)]
+    return [_MAYBE_SEVERAL] if _may_have_siblings() else []
+
+
+def _signs() -> str:
     """Return what speaks for other workers beside this one, "" where nothing does."""
     workers = os.environ.get("WEB_CONCURRENCY", "")
     signs = []
@@ -27,7 +43,7 @@ def signs_of_siblings() -> str:
     return ", ".join(signs)
 
 
-def may_have_siblings() -> bool:
+def _may_have_siblings() -> bool:
     """Tell whether another process of Python started this one, and the command line does not say that it is alone.
 
     So do uvicorn and hypercorn start their workers; but also the only one, which is started anew when code changes.

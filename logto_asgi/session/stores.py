@@ -15,20 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from logto_asgi.session.siblings import may_have_siblings, signs_of_siblings
+from logto_asgi.session.siblings import warnings_of_siblings
 
 __all__ = ["MemoryStore", "SessionStore", "StoredSession", "Touch"]
 
 _log = logging.getLogger("logto_asgi")
-
-_ONE_OF_SEVERAL = (
-    "MemoryStore keeps sessions in one process, and this seems to be one of several ({signs}): a visitor would be"
-    " signed in at one of them only. Use RedisStore, the cookies (no store=), or a single worker."
-)
-_MAYBE_SEVERAL = (
-    "Is this one of several workers? Another process of Python started it, and MemoryStore keeps sessions in one"
-    " process. A single worker may use it; several need RedisStore, or the cookies (no store=)."
-)
 
 _LOOKED_AT = 4
 """Entries that each write looks at, to forget those that have expired."""
@@ -246,10 +237,7 @@ class MemoryStore:
 
     async def check(self) -> list[str]:
         """Return a warning where this process seems to be one of several, each of which would know its own sessions."""
-        signs = signs_of_siblings()
-        if signs:
-            return [_ONE_OF_SEVERAL.format(signs=signs)]
-        return [_MAYBE_SEVERAL] if may_have_siblings() else []
+        return warnings_of_siblings()
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing to close."""
