@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 
 __all__ = ["warnings_of_siblings"]
 
@@ -59,7 +60,7 @@ def _was_started_here() -> bool:
 
 def _workers_of(command: Sequence[str]) -> int | None:
     """Return the number of workers that the command line of a server asks for, None where it names none."""
-    for word, following in zip(command, [*command[1:], ""], strict=True):
+    for word, following in zip_longest(command, command[1:], fillvalue=""):
         match = _WORKERS.fullmatch(word)
         number = (match[1] or following) if match else ""
         if number.isdecimal():

@@ -232,6 +232,7 @@ print(*queue.get())
         ("app:app --workers 4", "seems to be one of several (--workers 4)"),
         ("app:app --workers=2 --reload-dir x", "seems to be one of several (--workers 2)"),
         ("run -w 3", "seems to be one of several (--workers 3)"),
+        ("", "Is this one of several workers?"),
         ("app:app", "Is this one of several workers?"),
         ("app:app --workers many", "Is this one of several workers?"),
         ("app:app --workers", "Is this one of several workers?"),
