@@ -31,7 +31,7 @@ from logto_asgi.oidc.client import OidcClient
 from logto_asgi.oidc.discovery import DiscoveryCache
 from logto_asgi.session.attempts import AttemptCookies
 from logto_asgi.session.backend import SessionBackend
-from logto_asgi.session.backends import CookieBackend
+from logto_asgi.session.in_cookie.backend import CookieBackend
 from logto_asgi.session.tries import TriesCookie
 from logto_asgi.tokens import AccessTokens
 
@@ -190,7 +190,7 @@ def _backend(
         return CookieBackend(config, clock=clock, events=events)
     if not _is_store(store):
         raise ConfigurationError([_NO_STORE])
-    from logto_asgi.session.store_backend import StoreBackend  # what signs ids is needed here only
+    from logto_asgi.session.in_store.backend import StoreBackend  # what signs ids is needed here only
 
     return StoreBackend(config, store, clock=clock, events=events, revoke=revoke)
 

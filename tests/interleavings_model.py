@@ -9,10 +9,10 @@ from interleavings_visits import Response, Visit
 from interleavings_world import ABSOLUTE, API, IDLE, OTHER_API, ROLL, SECRETS, START, Process, World, read_token
 
 from logto_asgi.models import Session
-from logto_asgi.session.backends import CookieBackend
 from logto_asgi.session.cookies import cookie_name, cut
-from logto_asgi.session.records import Records, Tombstone, Unreadable, key_of
-from logto_asgi.session.session_ids import SessionIds
+from logto_asgi.session.in_cookie.backend import CookieBackend
+from logto_asgi.session.in_store.records import Records, Tombstone, Unreadable, key_of
+from logto_asgi.session.in_store.session_ids import SessionIds
 
 __all__ = ["Begun", "Login", "Model", "Shown"]
 

@@ -10,9 +10,9 @@ import pytest
 
 from logto_asgi import Logto, LogtoError, SessionEnded
 from logto_asgi.models import Session
-from logto_asgi.session.known import Held
-from logto_asgi.session.records import Live, Mark, key_of
-from logto_asgi.session.store_backend import StoreBackend
+from logto_asgi.session.in_store.backend import StoreBackend
+from logto_asgi.session.in_store.known import Held
+from logto_asgi.session.in_store.records import Live, Mark, key_of
 from logto_asgi.testing import issuer_client
 from tests.conftest import API, MakeSite, Site
 from tests.network import Forward, Network

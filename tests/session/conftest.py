@@ -12,7 +12,7 @@ import pytest
 
 from logto_asgi.config import LogtoConfig
 from logto_asgi.models import AccessToken, IdTokenClaims, PendingSignIn, Session
-from logto_asgi.session.backends import CookieBackend, Loaded
+from logto_asgi.session.in_cookie.backend import CookieBackend, Loaded
 
 START = 1_700_000_000
 T = TypeVar("T")

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from logto_asgi.models import Session
-from logto_asgi.session.backends import CookieBackend
 from logto_asgi.session.bounded import Bounded
-from logto_asgi.session.opened import OpenedCache
+from logto_asgi.session.in_cookie.backend import CookieBackend
+from logto_asgi.session.in_cookie.opened import OpenedCache
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from faulty_store import FaultyStore
 
 from logto_asgi.errors import ConfigurationError, ConfigurationProblem, SetupError, StoreFull, StoreUnavailable
 from logto_asgi.events import Events
-from logto_asgi.session.circuit import GuardedStore
+from logto_asgi.session.in_store.guarded import GuardedStore
 
 KEY = "a" * 64
 

@@ -6,8 +6,8 @@ import hashlib
 
 import pytest
 
-from logto_asgi.session.claims import Claim, Claims
-from logto_asgi.session.records import Unreadable
+from logto_asgi.session.in_store.claims import Claim, Claims
+from logto_asgi.session.in_store.records import Unreadable
 
 SECRET = "qPz2mW7tKx9dLr4vHs8bYn3cJf6gTu1a"
 OTHER_SECRET = "Zk5rQe8wNi2xVo7cBm4jDy9pSh3fLt6u"

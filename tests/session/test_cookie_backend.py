@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from logto_asgi.config import LogtoConfig
 from logto_asgi.errors import SessionTooLarge
 from logto_asgi.models import AccessToken, IdTokenClaims, Session
-from logto_asgi.session.backends import NOT_LOOKED_AT, CookieBackend, Loaded
+from logto_asgi.session.in_cookie.backend import NOT_LOOKED_AT, CookieBackend, Loaded
 
 SECRET = "qPz2mW7tKx9dLr4vHs8bYn3cJf6gTu1a"
 OTHER_SECRET = "Zk5rQe8wNi2xVo7cBm4jDy9pSh3fLt6u"

@@ -15,7 +15,7 @@ from logto_asgi.errors import AttemptNotFound, SessionEnded, SetupError
 from logto_asgi.events import Events
 from logto_asgi.models import AccessToken, Session
 from logto_asgi.session.backend import Saved, SessionBackend, Turn
-from logto_asgi.session.backends import CookieBackend, Loaded
+from logto_asgi.session.in_cookie.backend import CookieBackend, Loaded
 
 Make = Callable[..., Session]
 SignIn = Callable[[CookieBackend, Any, Session], Loaded]

@@ -13,8 +13,8 @@ from faulty_store import FaultyStore
 from logto_asgi.config import LogtoConfig
 from logto_asgi.errors import AttemptNotFound, IssuerUnavailable, StoreUnavailable
 from logto_asgi.models import Session
-from logto_asgi.session.records import key_of, key_of_state
-from logto_asgi.session.store_backend import StoreBackend
+from logto_asgi.session.in_store.backend import StoreBackend
+from logto_asgi.session.in_store.records import key_of, key_of_state
 from logto_asgi.session.stores import MemoryStore
 
 CODE, OTHER_CODE = (hashlib.sha256(code).hexdigest() for code in (b"code", b"other"))

@@ -9,8 +9,8 @@ import pytest
 
 from logto_asgi.config import LogtoConfig
 from logto_asgi.models import IdTokenClaims, Session
-from logto_asgi.session.index_names import IndexNames
-from logto_asgi.session.records import Live, Mark, Records, Tombstone, Unreadable, key_of, key_of_state
+from logto_asgi.session.in_store.index_names import IndexNames
+from logto_asgi.session.in_store.records import Live, Mark, Records, Tombstone, Unreadable, key_of, key_of_state
 
 SECRET = "qPz2mW7tKx9dLr4vHs8bYn3cJf6gTu1a"
 OTHER_SECRET = "Zk5rQe8wNi2xVo7cBm4jDy9pSh3fLt6u"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from logto_asgi.models import Session
-from logto_asgi.session.registry import SessionRegistry
+from logto_asgi.session.in_cookie.registry import SessionRegistry
 
 START = 1_700_000_000
 WEEK = 604_800

@@ -226,7 +226,7 @@ def test_no_secret_is_a_mistake() -> None:
 def test_joserfc_is_imported_at_first_use() -> None:
     """Making a backend imports neither joserfc nor cryptography's key derivation."""
     code = (
-        "import sys, logto_asgi.session.backends as b, logto_asgi.session.attempts\n"
+        "import sys, logto_asgi.session.in_cookie.backend as b, logto_asgi.session.attempts\n"
         "from logto_asgi.session.sealing import Sealer\n"
         "Sealer(['x'], purpose='p', issuer='i', client_id='c')\n"
         "print([m for m in sys.modules if m.startswith(('joserfc', 'cryptography'))])"

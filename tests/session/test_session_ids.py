@@ -7,7 +7,7 @@ import hashlib
 import pytest
 from itsdangerous import Signer
 
-from logto_asgi.session.session_ids import SessionIds, is_sealed_session
+from logto_asgi.session.in_store.session_ids import SessionIds, is_sealed_session
 
 OLD = "qPz2mW7tKx9dLr4vHs8bYn3cJf6gTu1a"
 NEW = "Zk5rQe8wNi2xVo7cBm4jDy9pSh3fLt6u"

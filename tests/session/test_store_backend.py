@@ -16,11 +16,11 @@ from logto_asgi.errors import SessionTooLarge, StoreFull, StoreUnavailable
 from logto_asgi.events import Events
 from logto_asgi.models import IdTokenClaims, Session
 from logto_asgi.session.backend import SessionBackend
-from logto_asgi.session.backends import CookieBackend
+from logto_asgi.session.in_cookie.backend import CookieBackend
+from logto_asgi.session.in_store.backend import StoreBackend
+from logto_asgi.session.in_store.records import key_of
 from logto_asgi.session.loaded import Loaded
-from logto_asgi.session.records import key_of
 from logto_asgi.session.redis import RedisStore
-from logto_asgi.session.store_backend import StoreBackend
 
 SECRET = "qPz2mW7tKx9dLr4vHs8bYn3cJf6gTu1a"
 OTHER_SECRET = "Zk5rQe8wNi2xVo7cBm4jDy9pSh3fLt6u"

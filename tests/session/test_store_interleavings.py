@@ -20,7 +20,7 @@ from logto_asgi.errors import IssuerUnavailable, SessionEnded, StoreUnavailable
 from logto_asgi.events import Events
 from logto_asgi.models import Session
 from logto_asgi.session.backend import Overtaken, Saved
-from logto_asgi.session.store_backend import StoreBackend
+from logto_asgi.session.in_store.backend import StoreBackend
 from tests.interleavings_loop import JumpingLoop
 
 Make = Callable[..., Session]
@@ -113,10 +113,10 @@ class World:
 def make_world(
     config: LogtoConfig, clock: Any, make_session: Make, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[int], World]:
-    monkeypatch.setattr("logto_asgi.session.turns._LATER", 0.01)
-    monkeypatch.setattr("logto_asgi.session.turns._PAUSES", (0.001, 0.005))
-    monkeypatch.setattr("logto_asgi.session.turns._UNMARKED", 0.05)
-    monkeypatch.setattr("logto_asgi.session.unsaved._LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("logto_asgi.session.in_store.turns._LATER", 0.01)
+    monkeypatch.setattr("logto_asgi.session.in_store.turns._PAUSES", (0.001, 0.005))
+    monkeypatch.setattr("logto_asgi.session.in_store.turns._UNMARKED", 0.05)
+    monkeypatch.setattr("logto_asgi.session.in_store.unsaved._LONGEST_PAUSE", 0.1)
     return lambda seed: World(config, clock, make_session(), seed)
 
 

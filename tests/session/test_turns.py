@@ -16,8 +16,8 @@ from logto_asgi.errors import IssuerUnavailable, SessionEnded, StoreFull, StoreU
 from logto_asgi.events import Events
 from logto_asgi.models import Session
 from logto_asgi.session.backend import Overtaken, Saved
-from logto_asgi.session.records import Live, key_of
-from logto_asgi.session.store_backend import StoreBackend
+from logto_asgi.session.in_store.backend import StoreBackend
+from logto_asgi.session.in_store.records import Live, key_of
 
 SECRET = "qPz2mW7tKx9dLr4vHs8bYn3cJf6gTu1a"
 OTHER_SECRET = "Zk5rQe8wNi2xVo7cBm4jDy9pSh3fLt6u"
@@ -275,7 +275,7 @@ async def test_a_lock_whose_answer_was_lost(
     process: Callable[..., StoreBackend], session: Session, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lock that nobody knows to hold holds nobody up for its whole life."""
-    monkeypatch.setattr("logto_asgi.session.turns._UNMARKED", 0.1)
+    monkeypatch.setattr("logto_asgi.session.in_store.turns._UNMARKED", 0.1)
     store.inside._clock = lambda: 0.0
     store.lost.add("lock")
     with pytest.raises(StoreUnavailable):

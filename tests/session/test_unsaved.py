@@ -13,11 +13,11 @@ import pytest
 from logto_asgi.errors import StoreUnavailable
 from logto_asgi.events import Events
 from logto_asgi.models import Session
-from logto_asgi.session import unsaved as module
-from logto_asgi.session.changes import Change
-from logto_asgi.session.known import Gone, Held, KnownStates
-from logto_asgi.session.records import Live, Mark
-from logto_asgi.session.unsaved import Unsaved
+from logto_asgi.session.in_store import unsaved as module
+from logto_asgi.session.in_store.changes import Change
+from logto_asgi.session.in_store.known import Gone, Held, KnownStates
+from logto_asgi.session.in_store.records import Live, Mark
+from logto_asgi.session.in_store.unsaved import Unsaved
 
 START = 1_700_000_000
 
@@ -371,7 +371,7 @@ def test_known_ends(make_session: Make) -> None:
 
 def test_known_is_bounded(make_session: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many sessions a process meets, it remembers a bounded number of bytes and of ends."""
-    monkeypatch.setattr("logto_asgi.session.known._MAX_GONE", 10)
+    monkeypatch.setattr("logto_asgi.session.in_store.known._MAX_GONE", 10)
     known = KnownStates(limit=50_000)
     session = make_session()
     for number in range(100):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 
-from logto_asgi.session.known import Held
-from logto_asgi.session.records import Live, Mark
+from logto_asgi.session.in_store.known import Held
+from logto_asgi.session.in_store.records import Live, Mark
 
 __all__ = ["Change"]
 

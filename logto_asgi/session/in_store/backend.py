@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from logto_asgi.events import Events
 from logto_asgi.models import AccessToken, Session
-from logto_asgi.session.circuit import GuardedStore
 from logto_asgi.session.cookies import ChunkedCookie, RawHeaders, cookie_name, cut, raw_cookies, set_cookie
-from logto_asgi.session.ending import Ending
-from logto_asgi.session.keeping import Keeper
-from logto_asgi.session.known import Gone
+from logto_asgi.session.in_store.ending import Ending
+from logto_asgi.session.in_store.guarded import GuardedStore
+from logto_asgi.session.in_store.keeper import Keeper
+from logto_asgi.session.in_store.known import Gone
+from logto_asgi.session.in_store.records import key_of
+from logto_asgi.session.in_store.session_ids import SessionIds, is_sealed_session
+from logto_asgi.session.in_store.sign_ins import Outcomes
+from logto_asgi.session.in_store.turns import Turns
 from logto_asgi.session.loaded import Loaded
-from logto_asgi.session.outcomes import Outcomes
-from logto_asgi.session.records import key_of
-from logto_asgi.session.session_ids import SessionIds, is_sealed_session
 from logto_asgi.session.stores import SessionStore
-from logto_asgi.session.turns import Turns
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 from logto_asgi.errors import ConfigurationError, SetupError, StoreFull, StoreUnavailable
-from logto_asgi.session.loop_watch import LoopWatch
+from logto_asgi.session.in_store.loop_watch import LoopWatch
 from logto_asgi.session.stores import SessionStore, StoredSession, Touch
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 
 from logto_asgi.errors import LogtoError
 from logto_asgi.models import Session
-from logto_asgi.session.changes import Change
-from logto_asgi.session.known import Gone, Held
+from logto_asgi.session.in_store.changes import Change
+from logto_asgi.session.in_store.known import Gone, Held
 
 if TYPE_CHECKING:
     from logto_asgi.events import Events

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from logto_asgi.errors import StoreUnavailable
 from logto_asgi.models import Session
-from logto_asgi.session.changes import Change
-from logto_asgi.session.circuit import GuardedStore
-from logto_asgi.session.index_names import IndexNames
-from logto_asgi.session.known import Gone, Held, KnownStates
-from logto_asgi.session.records import Live, Mark, Records, Tombstone, Unreadable, Word, key_of
+from logto_asgi.session.in_store.changes import Change
+from logto_asgi.session.in_store.guarded import GuardedStore
+from logto_asgi.session.in_store.index_names import IndexNames
+from logto_asgi.session.in_store.known import Gone, Held, KnownStates
+from logto_asgi.session.in_store.records import Live, Mark, Records, Tombstone, Unreadable, Word, key_of
+from logto_asgi.session.in_store.unsaved import Unsaved
 from logto_asgi.session.stores import StoredSession, Touch
-from logto_asgi.session.unsaved import Unsaved
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig

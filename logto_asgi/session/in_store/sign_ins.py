@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from logto_asgi.errors import AttemptNotFound, IssuerUnavailable, StoreUnavailable
 from logto_asgi.models import Session
-from logto_asgi.session.claims import Claim, Claims
-from logto_asgi.session.keeping import Keeper
-from logto_asgi.session.known import Gone
-from logto_asgi.session.records import Unreadable, key_of, key_of_state
+from logto_asgi.session.in_store.claims import Claim, Claims
+from logto_asgi.session.in_store.keeper import Keeper
+from logto_asgi.session.in_store.known import Gone
+from logto_asgi.session.in_store.records import Unreadable, key_of, key_of_state
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from logto_asgi.session.bounded import Bounded
-from logto_asgi.session.records import Live, Word
+from logto_asgi.session.in_store.records import Live, Word
 
 __all__ = ["Gone", "Held", "KnownStates"]
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from logto_asgi.errors import StoreUnavailable
 from logto_asgi.models import Session
 from logto_asgi.session.backend import Overtaken, Saved
-from logto_asgi.session.ending import Ending
-from logto_asgi.session.keeping import Keeper
-from logto_asgi.session.known import Gone, Held
-from logto_asgi.session.records import Mark, key_of
+from logto_asgi.session.in_store.ending import Ending
+from logto_asgi.session.in_store.keeper import Keeper
+from logto_asgi.session.in_store.known import Gone, Held
+from logto_asgi.session.in_store.records import Mark, key_of
 
 if TYPE_CHECKING:
     from logto_asgi.events import Events
-    from logto_asgi.session.changes import Change
+    from logto_asgi.session.in_store.changes import Change
 
 __all__ = ["StoreTurn"]
 

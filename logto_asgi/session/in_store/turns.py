@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from logto_asgi.errors import IssuerUnavailable, SessionEnded, StoreUnavailable
 from logto_asgi.models import Session
-from logto_asgi.session.ending import Ending
-from logto_asgi.session.keeping import Keeper
-from logto_asgi.session.known import Gone, Held
-from logto_asgi.session.records import key_of
-from logto_asgi.session.store_turn import StoreTurn
+from logto_asgi.session.in_store.ending import Ending
+from logto_asgi.session.in_store.keeper import Keeper
+from logto_asgi.session.in_store.known import Gone, Held
+from logto_asgi.session.in_store.records import key_of
+from logto_asgi.session.in_store.turn import StoreTurn
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from logto_asgi.session.records import Unreadable
+from logto_asgi.session.in_store.records import Unreadable
 
 __all__ = ["Claim", "Claims"]
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from logto_asgi.events import Events
 from logto_asgi.models import Session
 from logto_asgi.session.backend import Saved
-from logto_asgi.session.registry import SessionRegistry
+from logto_asgi.session.in_cookie.registry import SessionRegistry
 
 if TYPE_CHECKING:
-    from logto_asgi.session.backends import CookieBackend
+    from logto_asgi.session.in_cookie.backend import CookieBackend
 
 __all__ = ["CookieTurn"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from logto_asgi.errors import StoreFull
 from logto_asgi.models import Session
-from logto_asgi.session.keeping import Keeper
-from logto_asgi.session.records import Tombstone, Unreadable, Word, key_of
+from logto_asgi.session.in_store.keeper import Keeper
+from logto_asgi.session.in_store.records import Tombstone, Unreadable, Word, key_of
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig

@@ -17,15 +17,15 @@ from logto_asgi.errors import SessionEnded, SessionTooLarge
 from logto_asgi.events import Events
 from logto_asgi.models import AccessToken, Session
 from logto_asgi.session.backend import Turn
-from logto_asgi.session.cookie_turn import CookieTurn
 from logto_asgi.session.cookies import BrokenChunks, ChunkedCookie, RawHeaders, cookie_name, cut
 from logto_asgi.session.fitting import fit
+from logto_asgi.session.in_cookie.opened import Opened, OpenedCache
+from logto_asgi.session.in_cookie.registry import SessionRegistry
+from logto_asgi.session.in_cookie.storeless import Storeless
+from logto_asgi.session.in_cookie.turn import CookieTurn
 from logto_asgi.session.loaded import NOT_LOOKED_AT, Loaded
-from logto_asgi.session.opened import Opened, OpenedCache
-from logto_asgi.session.registry import SessionRegistry
 from logto_asgi.session.sealing import Sealer, Unsealable
 from logto_asgi.session.serialization import parse_session
-from logto_asgi.session.storeless import Storeless
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
