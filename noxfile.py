@@ -140,7 +140,11 @@ def tests(session):
     """Run all tests; those that need Node, Chromium or Redis say so and step aside where these are missing."""
     install(session, "test", "e2e", extras=",".join(EXTRAS))
     fetch_provider(session)
-    run_pytest(session)
+    if session.posargs:
+        run_pytest(session)
+        return
+    run_pytest(session, "-m", "not e2e", "-n", "auto")
+    run_pytest(session, "-m", "e2e")  # one after the other: each of them keeps several processes busy
 
 
 @nox.session
@@ -201,7 +205,7 @@ def lowest(session):
     constraints.write_text("\n".join(lowest_versions()) + "\n", "utf-8")
     install(session, "test", extras=",".join(EXTRAS), constraints=constraints)
     # What old versions warn of is theirs; what the current ones warn of is an error in `tests`.
-    run_pytest(session, "-m", "not e2e", "-W", "ignore::DeprecationWarning")
+    run_pytest(session, "-m", "not e2e", "-n", "auto", "-W", "ignore::DeprecationWarning")
 
 
 def lowest_versions():

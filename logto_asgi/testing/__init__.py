@@ -2,7 +2,7 @@
 
 import sys
 
-if "pytest" in sys.modules:  # So that a failing test of a store shows values. Nothing here needs pytest.
+if sys.modules.get("pytest"):  # So that a failing test of a store shows values. Nothing here needs pytest.
     _TESTS = ("store_contract", "store_values", "store_kit")
     sys.modules["pytest"].register_assert_rewrite(*(f"logto_asgi.testing.{name}" for name in _TESTS))
 
