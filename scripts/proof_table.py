@@ -1,4 +1,4 @@
-"""Put the table of a proof run into docs/deployment.md: `LOGTO_PROOF_FILE=proof.md python3 noxfile.py e2e`, then this.
+"""Put the table of a proof run into docs/deployment.md: `PROOF_FILE=proof.md python3 noxfile.py e2e`, then this.
 
 The end-to-end tests write one line for each thing that they did to sessions, with its counts; `python
 scripts/proof_table.py proof.md` turns these into the page's table, one block for each test file.

@@ -1,4 +1,4 @@
-"""Keeps the rows of the proof: a table at the end of the run, and in the file that LOGTO_PROOF_FILE names.
+"""Keeps the rows of the proof: a table at the end of the run, and in the file that PROOF_FILE names.
 
 A row is what one test counted. It knows no provider, store or worker.
 """
@@ -84,12 +84,12 @@ def table(reports: Iterable[Any]) -> list[str]:
 
 
 def write(terminal: Any) -> None:
-    """Print the table, and write it to the file that LOGTO_PROOF_FILE names."""
+    """Print the table, and write it to the file that PROOF_FILE names."""
     reports = [report for kind in ("passed", "failed") for report in terminal.stats.get(kind, [])]
     lines = table(report for report in reports if getattr(report, "when", "") == "call")
     if not lines:
         return
     terminal.section("proof")
     terminal.write_line("\n".join(lines))
-    if path := os.environ.get("LOGTO_PROOF_FILE"):
+    if path := os.environ.get("PROOF_FILE"):
         Path(path).write_text("\n".join(lines) + "\n", "utf-8")

@@ -17,7 +17,7 @@ PATHS = ("/token/shop", "/token/stock", "/token/parts", "/token/@org-1")
 EACH_ONCE = {f"{SHOP}|": 1, f"{STOCK}|": 1, f"{PARTS}|": 1, "|org-1": 1}
 HOUR = 3600
 ROUNDS = 20
-MORE = int(os.environ.get("LOGTO_PROOF_ROUNDS", "1"))
+MORE = int(os.environ.get("PROOF_ROUNDS", "1"))
 """How often the slower ones are repeated."""
 TOPOLOGY = "4 workers, Redis (AOF everysec)"
 

@@ -1,6 +1,6 @@
 """200 sessions with short-lived tokens for a while: as many refreshes as expiries, and nothing is left behind.
 
-LOGTO_SOAK_SECONDS makes it longer.
+SOAK_SECONDS makes it longer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import Counter
 from e2e_load import Tally
 from e2e_workers import Settings
 
-SECONDS = float(os.environ.get("LOGTO_SOAK_SECONDS", "30"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "30"))
 SESSIONS = 200
 LIFETIME = 12
 """Seconds."""

@@ -15,7 +15,7 @@ from logto_asgi.config import LogtoConfig
 from logto_asgi.errors import SessionTooLarge, StoreFull, StoreUnavailable
 from logto_asgi.events import Events
 from logto_asgi.models import IdTokenClaims, Session
-from logto_asgi.session.backend import SessionBackend
+from logto_asgi.session.backend import Saved, SessionBackend
 from logto_asgi.session.in_cookie.backend import CookieBackend
 from logto_asgi.session.in_store.backend import StoreBackend
 from logto_asgi.session.in_store.records import key_of
@@ -87,7 +87,7 @@ async def refresh(backend: StoreBackend, session: Session, **fields: Any) -> Ses
         await turn.depart()
         version = turn.session.version + 1
         successor = replace(turn.session, **({"version": version, "refresh_token": f"refresh_{version}"} | fields))
-        assert await turn.save(successor, spent=turn.session.refresh_token)
+        assert await turn.save(successor, spent=turn.session.refresh_token) is Saved.KEPT
         return turn.session
 
 
@@ -794,10 +794,10 @@ async def test_a_sid_that_comes_later_is_in_the_index(
         if deferred:
             store.go_down()
         successor = replace(with_claims(session, sid="later"), version=2)
-        assert await turn.save(successor, spent=None)
+        assert await turn.save(successor, spent=None) is Saved.KEPT
         store.come_back()
         backend._store._closed_until = 0
-        assert await turn.save(replace(successor, version=3), spent=None)
+        assert await turn.save(replace(successor, version=3), spent=None) is Saved.KEPT
     assert [found.version for found in await process().find(sid="later")] == [3]
 
 
