@@ -54,10 +54,12 @@ def admit(scope: Any, *, redirect: bool | None = None) -> tuple[LogtoUser, Visit
 
 
 def is_due(visit: Visit, max_age: int | None) -> bool:
-    """Tell whether the claims of a visitor who passed are too old to go by; see `recheck`."""
-    session = visit.session
+    """Tell whether the claims of a visitor who passed were too old to go by when the request came; see `recheck`."""
+    session, loaded = visit.session, visit.loaded
+    if session is None or loaded is None:
+        return False
     limit = visit.runtime.config.claims_max_age if max_age is None else max_age
-    return session is not None and visit.runtime.tokens.is_stale(session, limit)
+    return loaded.at - (session.checked_at or session.created_at) >= limit
 
 
 async def recheck(visit: Visit, max_age: int | None) -> None:

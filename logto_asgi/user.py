@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 from starlette.authentication import AuthCredentials, BaseUser
 
 from logto_asgi.errors import AccessTokenMismatch, LogtoError, SignInRequired
-from logto_asgi.models import AccessToken, IdTokenClaims, Session, UserInfo
+from logto_asgi.models import IdTokenClaims, Session, UserInfo
 from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.origins import SAFE_METHODS, is_same_origin_request
 from logto_asgi.visit import Visit
@@ -52,11 +52,12 @@ class LogtoUser(BaseUser):
     Every way to serialise it gives the `PublicUser` view. It belongs to its request and cannot be pickled.
     """
 
-    __slots__ = ("_access_token", "_failures", "_organization_tokens", "_user_info", "_visit")
+    __slots__ = ("_access_token", "_organization_tokens", "_user_info", "_visit")
+
+    _failures: dict[str, LogtoError] | None = None
 
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
-        self._failures: dict[str, LogtoError] | None = None
 
     # -- Who it is ---------------------------------------------------------------------------------------------------
 
@@ -136,13 +137,18 @@ class LogtoUser(BaseUser):
         more, `force_refresh` for a new one. Raises `SignInRequired` (also its subclasses `SessionEnded` and
         `RefreshTokenMissing`), `AccessTokenRefused`, `AccessTokenMismatch`, `IssuerUnavailable`, `StoreUnavailable`.
         """
-        return (await self._get_token(resource, organization_id, force_refresh, min_ttl)).value
+        visit, session = self._visit, self._to_ask_with()
+        newest, token = await visit.runtime.tokens.get(
+            session, resource=resource, organization_id=organization_id, force_refresh=force_refresh, min_ttl=min_ttl
+        )
+        visit.advance(newest)
+        return token.value
 
     async def get_organization_token(
         self, organization_id: str, *, force_refresh: bool = False, min_ttl: int | None = None
     ) -> str:
         """Return a token for an organization itself. Raises as `get_access_token`."""
-        return (await self._get_token(None, organization_id, force_refresh, min_ttl)).value
+        return await self.get_access_token(None, organization_id, force_refresh=force_refresh, min_ttl=min_ttl)
 
     async def get_access_token_claims(
         self, resource: str | None = None, organization_id: str | None = None
@@ -152,8 +158,7 @@ class LogtoUser(BaseUser):
         It came from the issuer itself, and is for the API to verify. Raises as `get_access_token`, and
         `AccessTokenMismatch` for an opaque token, which says nothing.
         """
-        token = await self._get_token(resource, organization_id, False, None)
-        claims = read_unverified_claims(token.value)
+        claims = read_unverified_claims(await self.get_access_token(resource, organization_id))
         if claims is None:
             raise AccessTokenMismatch("This access token is opaque and has no claims. Ask for one with resource=.")
         return claims
@@ -231,16 +236,6 @@ class LogtoUser(BaseUser):
         session = self._visit.newest(self._signed_in())
         self._visit.prepare_errors()
         return session
-
-    async def _get_token(
-        self, resource: str | None, organization_id: str | None, force_refresh: bool, min_ttl: int | None
-    ) -> AccessToken:
-        visit, session = self._visit, self._to_ask_with()
-        newest, token = await visit.runtime.tokens.get(
-            session, resource=resource, organization_id=organization_id, force_refresh=force_refresh, min_ttl=min_ttl
-        )
-        visit.advance(newest)
-        return token
 
     def _fetched(self, slot: str) -> Any:
         self._visit.ask()

@@ -26,7 +26,14 @@ logger = logging.getLogger("logto_asgi")
 class Visit:
     """One request's session. Its cookie is looked at when somebody asks, or by `open` before the app runs."""
 
-    __slots__ = ("_on_error", "app", "asked", "failure", "headers_gone", "loaded", "runtime", "scope", "session")
+    # Set when they come to differ: most requests never do, and every one would pay for it.
+    loaded: Loaded | None = None
+    session: Session | None = None
+    failure: HTTPError | None = None
+    """Why nobody can say who this is. Whoever asks gets it raised."""
+    asked = False
+    """Whether the app asked who it is: the response varies by cookie then."""
+    headers_gone = False
 
     def __init__(
         self,
@@ -36,14 +43,7 @@ class Visit:
     ) -> None:
         self.runtime = runtime
         self.scope = scope
-        self.app = scope.get("app")
-        self.loaded: Loaded | None = None
-        self.session: Session | None = None
-        self.failure: HTTPError | None = None
-        """Why nobody can say who this is. Whoever asks gets it raised."""
-        self.asked = False
-        """Whether the app asked who it is: the response varies by cookie then."""
-        self.headers_gone = False
+        self.app = scope.get("app")  # a mount puts its own there
         self._on_error = on_error
 
     @property
@@ -78,7 +78,9 @@ class Visit:
         except HTTPError as error:  # mostly StoreUnavailable; a store set up wrongly is not every page's failure either
             self.failure = error
             return
-        self._take(loaded)
+        self.session = loaded.session
+        if loaded.problem is not None:
+            logger.info("session cookie not used: %s", loaded.problem)
 
     async def revalidate(self, max_age: int) -> None:
         """Let the issuer vouch for the session, if it has not for so long. Never raises; one that has ended is over."""
@@ -155,10 +157,6 @@ class Visit:
             self.loaded = NOT_LOOKED_AT
             return
         self.loaded = loaded = self.runtime.sessions.load(headers)
-        if loaded.id is None:
-            self._take(loaded)
-
-    def _take(self, loaded: Loaded) -> None:
         self.session = loaded.session
         if loaded.problem is not None:
             logger.info("session cookie not used: %s", loaded.problem)
