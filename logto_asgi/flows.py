@@ -8,12 +8,13 @@ import hashlib
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
+from logto_asgi.at_once import few_at_once
 from logto_asgi.errors import AttemptNotFound, IssuerError, IssuerUnavailable, LogtoError, SignInError, StoreUnavailable
 from logto_asgi.models import PendingSignIn, Session, SignInOptions
 from logto_asgi.oidc.protocol import (
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Flows", "SignedOut"]
 
 logger = logging.getLogger("logto_asgi")
-
-T = TypeVar("T")
 
 _CLAIMS_KEPT = 10_000
 """States that were claimed, kept for as long as an attempt may live; the oldest go first."""
@@ -263,14 +262,14 @@ class Flows:
 
         Raises `StoreUnavailable` when some could not be; the others are ended and revoked all the same.
         """
-        results = await self._few_at_once([self._sessions.end(session) for session in sessions])
+        results = await few_at_once((self._sessions.end(session) for session in sessions), limit=_AT_ONCE)
         ended = [result for result in results if isinstance(result, Session)]
         for _ in ended:
             self._events.note("session.ended", reason="end_sessions")
         tokens = [session.refresh_token for session in ended if session.refresh_token]
         try:
             async with asyncio.timeout(_SIGN_OUT_BUDGET):
-                await self._few_at_once([self.revoke(token) for token in tokens])
+                await few_at_once((self.revoke(token) for token in tokens), limit=_AT_ONCE)
         except TimeoutError:
             logger.warning("sessions were ended here, but the issuer took too long to revoke their refresh tokens")
         failed = next((result for result in results if isinstance(result, BaseException)), None)
@@ -284,16 +283,6 @@ class Flows:
         tasks = [task for task in self._tasks if task.get_loop() is loop]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
-
-    @staticmethod
-    async def _few_at_once(work: Sequence[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
-        gate = asyncio.Semaphore(_AT_ONCE)
-
-        async def one(each: Coroutine[Any, Any, T]) -> T:
-            async with gate:
-                return await each
-
-        return await asyncio.gather(*(one(each) for each in work), return_exceptions=True)
 
     def _without_discovery(self, session: Session | None) -> SignedOut:
         metadata = self._client().cached_metadata()
