@@ -61,7 +61,8 @@ async def test_as_many_refreshes_as_expiries(fleet, redis, crowd, proof):
     left, after = await left_behind(workers), [each["rss"] for each in workers.debug()]
     assert left == Counter()
     assert server.cli("--scan", "--pattern", "*:lock") == ""
-    assert server.cli("DBSIZE") == keys
+    # What the sign-ins claimed has gone by now or goes soon; every session is there, and nothing has come along.
+    assert SESSIONS < int(server.cli("DBSIZE")) <= int(keys)
     connections = int(server.info("connected_clients"))
     assert connections <= 4 * 50 + 1
     assert workers.tracebacks() == 0
