@@ -3,6 +3,14 @@
 The public names of the library; FastAPI's dependencies are in `logto_asgi.fastapi`.
 """
 
+from logto_asgi.claims import (
+    AccessTokenClaims,
+    IdTokenClaims,
+    TokenClaims,
+    UserInfo,
+    organization_id_from_urn,
+    organization_urn,
+)
 from logto_asgi.config import LogtoConfig
 from logto_asgi.errors import (
     AccessTokenMismatch,
@@ -12,12 +20,16 @@ from logto_asgi.errors import (
     ConfigurationProblem,
     CrossSiteRequest,
     HTTPError,
+    InsufficientScope,
     InvalidGrant,
+    InvalidRequest,
+    InvalidToken,
     IssuerError,
     IssuerRefused,
     IssuerResponseInvalid,
     IssuerUnavailable,
     LogtoError,
+    PermissionDenied,
     RefreshTokenMissing,
     SessionEnded,
     SessionTooLarge,
@@ -26,24 +38,24 @@ from logto_asgi.errors import (
     SignInError,
     SignInRefused,
     SignInRequired,
+    StepUpRequired,
     StoreFull,
     StoreUnavailable,
+    TokenRequired,
     VerificationError,
 )
 from logto_asgi.events import Event
 from logto_asgi.middleware import LogtoMiddleware, RequireAuthMiddleware
 from logto_asgi.models import (
+    AccessToken,
     FirstScreen,
     Identifier,
-    IdTokenClaims,
     Prompt,
     ReservedResource,
     ReservedScope,
     SignInOptions,
-    UserInfo,
+    SubjectTokenType,
     UserScope,
-    organization_id_from_urn,
-    organization_urn,
 )
 from logto_asgi.routes import auth_routes
 from logto_asgi.runtime import Logto
@@ -52,6 +64,8 @@ from logto_asgi.session.stores import MemoryStore, SessionStore, StoredSession, 
 from logto_asgi.user import LogtoUser, PublicUser
 
 __all__ = [
+    "AccessToken",
+    "AccessTokenClaims",
     "AccessTokenMismatch",
     "AccessTokenRefused",
     "AttemptNotFound",
@@ -63,7 +77,10 @@ __all__ = [
     "HTTPError",
     "IdTokenClaims",
     "Identifier",
+    "InsufficientScope",
     "InvalidGrant",
+    "InvalidRequest",
+    "InvalidToken",
     "IssuerError",
     "IssuerRefused",
     "IssuerResponseInvalid",
@@ -74,6 +91,7 @@ __all__ = [
     "LogtoMiddleware",
     "LogtoUser",
     "MemoryStore",
+    "PermissionDenied",
     "Prompt",
     "PublicUser",
     "RedisStore",
@@ -90,9 +108,13 @@ __all__ = [
     "SignInOptions",
     "SignInRefused",
     "SignInRequired",
+    "StepUpRequired",
     "StoreFull",
     "StoreUnavailable",
     "StoredSession",
+    "SubjectTokenType",
+    "TokenClaims",
+    "TokenRequired",
     "Touch",
     "UserInfo",
     "UserScope",

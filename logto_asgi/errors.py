@@ -22,7 +22,13 @@ LogtoError                              code, a message that is safe to show
     ├── AccessTokenMismatch        502  the token is not for what was asked
     ├── SignInRequired             401  nobody is signed in
     │   ├── SessionEnded           401  the issuer ended this session
-    │   └── RefreshTokenMissing    401  expired, and nothing to refresh with
+    │   ├── RefreshTokenMissing    401  expired, and nothing to refresh with
+    │   └── StepUpRequired         401  signed in, but too long ago for this
+    ├── TokenRequired              401  no bearer token came, and this needs one
+    ├── InvalidToken               401  a bearer token came and is of no use here
+    ├── InvalidRequest             400  two tokens came, or one in the wrong place
+    ├── PermissionDenied           403  known, and not allowed to do this
+    │   └── InsufficientScope      403  … for lack of a scope
     └── CrossSiteRequest           403  a cookie was sent from another site
 ```
 """
@@ -43,12 +49,16 @@ __all__ = [
     "ConfigurationProblem",
     "CrossSiteRequest",
     "HTTPError",
+    "InsufficientScope",
     "InvalidGrant",
+    "InvalidRequest",
+    "InvalidToken",
     "IssuerError",
     "IssuerRefused",
     "IssuerResponseInvalid",
     "IssuerUnavailable",
     "LogtoError",
+    "PermissionDenied",
     "RefreshTokenMissing",
     "SessionEnded",
     "SessionTooLarge",
@@ -57,8 +67,10 @@ __all__ = [
     "SignInError",
     "SignInRefused",
     "SignInRequired",
+    "StepUpRequired",
     "StoreFull",
     "StoreUnavailable",
+    "TokenRequired",
     "VerificationError",
 ]
 
@@ -288,6 +300,72 @@ class RefreshTokenMissing(SignInRequired):
     """The access token has expired, and the session has no refresh token to get another with."""
 
     code = "refresh_token_missing"
+
+
+class StepUpRequired(SignInRequired):
+    """Somebody is signed in, but the sign-in is older than this allows, or of unknown age (RFC 9470 §3).
+
+    `max_age` is in seconds.
+    """
+
+    code = "step_up_required"
+
+    def __init__(
+        self, message: str, *, max_age: int, redirect: bool | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message, redirect=redirect, headers=headers)
+        self.max_age = max_age
+
+
+class TokenRequired(HTTPError):
+    """No bearer token came, and this takes nothing else. The challenge names no error (RFC 6750 §3.1)."""
+
+    code = "token_required"
+    status = 401
+
+
+class InvalidToken(HTTPError):
+    """A bearer token came and is of no use here: expired, for something else, not the issuer's (RFC 6750 §3.1).
+
+    `check` names the check that failed, as in `VerificationError`.
+    """
+
+    code = "invalid_token"
+    status = 401
+
+    def __init__(self, message: str, *, check: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message, headers=headers)
+        self.check = check
+
+
+class InvalidRequest(HTTPError):
+    """Two tokens came, or one where none belongs, such as the query string (RFC 6750 §3.1)."""
+
+    code = "invalid_request"
+    status = 400
+
+
+class PermissionDenied(HTTPError):
+    """It is known who asks, and that is not enough. `missing` names what lacks, such as roles."""
+
+    code = "permission_denied"
+    status = 403
+
+    def __init__(self, message: str, *, missing: Sequence[str] = (), headers: dict[str, str] | None = None) -> None:
+        super().__init__(message, headers=headers)
+        self.missing = tuple(missing)
+
+
+class InsufficientScope(PermissionDenied):
+    """The token lacks a scope (RFC 6750 §3.1). `missing` names those that lack, `scope` all that are needed."""
+
+    code = "insufficient_scope"
+
+    def __init__(
+        self, message: str, *, scope: str, missing: Sequence[str] = (), headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message, missing=missing, headers=headers)
+        self.scope = scope
 
 
 class CrossSiteRequest(HTTPError):

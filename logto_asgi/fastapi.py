@@ -20,9 +20,9 @@ except ImportError as error:
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
+from logto_asgi.claims import UserInfo
 from logto_asgi.errors import SetupError
 from logto_asgi.guards import admit, is_due, recheck, visitor
-from logto_asgi.models import UserInfo
 from logto_asgi.responses import install
 from logto_asgi.routes import auth_routes
 from logto_asgi.user import LogtoUser

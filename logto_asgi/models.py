@@ -1,4 +1,4 @@
-"""Nouns that cross the layers: tokens, claims, a session, a pending sign-in, and Logto's enumerations.
+"""Nouns that cross the layers: tokens, a session, a pending sign-in, and Logto's enumerations.
 
 They hold data and check its shape; they know no HTTP, no cookie and no clock.
 """
@@ -9,22 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    SerializerFunctionWrapHandler,
-    StrictBool,
-    ValidationError,
-    model_serializer,
-)
+from logto_asgi.claims import IdTokenClaims
 
 __all__ = [
     "AccessToken",
-    "Address",
     "FirstScreen",
-    "IdTokenClaims",
     "Identifier",
     "PendingSignIn",
     "Prompt",
@@ -32,11 +22,9 @@ __all__ = [
     "ReservedScope",
     "Session",
     "SignInOptions",
+    "SubjectTokenType",
     "TokenSet",
-    "UserInfo",
     "UserScope",
-    "organization_id_from_urn",
-    "organization_urn",
 ]
 
 
@@ -95,126 +83,12 @@ class ReservedResource(StrEnum):
     ORGANIZATION = "urn:logto:resource:organizations"
 
 
-_ORGANIZATION_URN = "urn:logto:organization:"
+class SubjectTokenType(StrEnum):
+    """What is exchanged for an access token (RFC 8693 §3), as Logto knows it."""
 
-
-def organization_urn(organization_id: str) -> str:
-    """Return the audience of an organization token, `urn:logto:organization:<id>`."""
-    return _ORGANIZATION_URN + organization_id
-
-
-def organization_id_from_urn(urn: str) -> str:
-    """Return the id inside an organization's URN. Raise `ValueError` for any other string."""
-    if not urn.startswith(_ORGANIZATION_URN) or urn == _ORGANIZATION_URN:
-        raise ValueError("not an organization URN: it starts with urn:logto:organization: and ends with an id")
-    return urn.removeprefix(_ORGANIZATION_URN)
-
-
-_BINDINGS = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
-
-
-def _plain(value: Any) -> Any:
-    return value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
-
-
-class _Claims(BaseModel):
-    """Claims as the issuer sent them: typed where they are known, kept where they are not.
-
-    A known optional claim of the wrong type is dropped, so that a string such as `"false"` is never read as a boolean.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
-
-    @classmethod
-    def parse(cls, raw: Mapping[str, Any]) -> Self:
-        """Build from decoded JSON. Raise `ValueError` when a required claim is missing or of another type."""
-        try:
-            return cls.model_validate(raw)
-        except ValidationError as error:
-            wrong = {str(item["loc"][0]) for item in error.errors(include_input=False, include_url=False)}
-        required = sorted(name for name in wrong if cls.model_fields[name].is_required())
-        if required:
-            raise ValueError("claims missing or of the wrong type: " + ", ".join(required))
-        return cls.model_validate({name: value for name, value in raw.items() if name not in wrong})
-
-    def raw(self) -> dict[str, Any]:
-        """Return the claims as JSON values, just those that were sent."""
-        values = {**self.__dict__, **(self.__pydantic_extra__ or {})}
-        sent = self.model_fields_set
-        return {name: _plain(value) for name, value in values.items() if name in sent}
-
-    @model_serializer(mode="wrap")
-    def _only_what_was_sent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what was never sent, and the values that only bind an ID token to its sign-in."""
-        shown = self.model_fields_set - _BINDINGS
-        return {name: value for name, value in dump(self).items() if name in shown}
-
-
-class Address(BaseModel):
-    """The `address` claim (OpenID Connect Core §5.1.1)."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    formatted: str | None = None
-    street_address: str | None = None
-    locality: str | None = None
-    region: str | None = None
-    postal_code: str | None = None
-    country: str | None = None
-
-
-class _Profile(_Claims):
-    sub: str
-    name: str | None = None
-    given_name: str | None = None
-    family_name: str | None = None
-    middle_name: str | None = None
-    nickname: str | None = None
-    preferred_username: str | None = None
-    username: str | None = None
-    profile: str | None = None
-    picture: str | None = None
-    website: str | None = None
-    gender: str | None = None
-    birthdate: str | None = None
-    zoneinfo: str | None = None
-    locale: str | None = None
-    email: str | None = None
-    email_verified: StrictBool | None = None
-    phone_number: str | None = None
-    phone_number_verified: StrictBool | None = None
-    address: Address | None = None
-    roles: tuple[str, ...] | None = None
-    organizations: tuple[str, ...] | None = None
-    organization_roles: tuple[str, ...] | None = None
-    created_at: int | None = None
-    """Milliseconds since 1970, as Logto sends it."""
-    updated_at: int | None = None
-    """Milliseconds since 1970 from Logto, seconds from others (OpenID Connect Core §5.1)."""
-
-
-class IdTokenClaims(_Profile):
-    """The claims of a verified ID token (OpenID Connect Core §2, §5.1). Unknown claims are attributes too."""
-
-    iss: str
-    aud: str | tuple[str, ...]
-    exp: int
-    iat: int
-    auth_time: int | None = None
-    nonce: str | None = None
-    acr: str | None = None
-    amr: tuple[str, ...] | None = None
-    azp: str | None = None
-    sid: str | None = None
-
-
-class UserInfo(_Profile):
-    """The answer of the userinfo endpoint (OpenID Connect Core §5.3.2), with what Logto adds."""
-
-    custom_data: dict[str, Any] | None = None
-    identities: dict[str, Any] | None = None
-    sso_identities: list[dict[str, Any]] | None = None
-    organization_data: list[dict[str, Any]] | None = None
+    ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+    IMPERSONATION_TOKEN = "urn:logto:token-type:impersonation_token"
+    PERSONAL_ACCESS_TOKEN = "urn:logto:token-type:personal_access_token"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from logto_asgi.claims import IdTokenClaims
 from logto_asgi.errors import (
     AccessTokenRefused,
     InvalidGrant,
@@ -24,7 +25,7 @@ from logto_asgi.errors import (
     SessionEnded,
     VerificationError,
 )
-from logto_asgi.models import AccessToken, IdTokenClaims, Session, TokenSet
+from logto_asgi.models import AccessToken, Session, TokenSet
 from logto_asgi.session.backend import Overtaken, Saved, SessionBackend, Turn
 from logto_asgi.token_rules import REFUSALS_OF_ONE_TOKEN, TokenKey, access_token_of, refusal_of
 

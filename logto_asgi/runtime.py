@@ -9,11 +9,14 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from logto_asgi.bearer import BearerTokens
+from logto_asgi.claims import UserInfo
+from logto_asgi.client_tokens import ClientTokens
 from logto_asgi.errors import (
     ConfigurationError,
     ConfigurationProblem,
@@ -26,7 +29,7 @@ from logto_asgi.errors import (
 )
 from logto_asgi.events import Event, Events
 from logto_asgi.flows import Flows
-from logto_asgi.models import AccessToken, Session, UserInfo
+from logto_asgi.models import AccessToken, Session, SubjectTokenType
 from logto_asgi.oidc.client import OidcClient
 from logto_asgi.oidc.discovery import DiscoveryCache
 from logto_asgi.session.attempts import AttemptCookies
@@ -89,6 +92,8 @@ class Logto:
         self.flows = Flows(config, self.sessions, self.tokens, self.client, clock, self.events)
         self._http_client = http_client
         self._discovery = DiscoveryCache()
+        self.bearer = BearerTokens(config, self.client, self._discovery, clock, self.events)
+        self.client_tokens = ClientTokens(config, self.client, clock, self.events)
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, OidcClient] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
@@ -134,6 +139,52 @@ class Logto:
             logger.warning("the session store is away at start-up: %s", error.message)
         if strict:
             await self.verify()
+
+    async def get_client_credentials_token(
+        self,
+        resource: str | None = None,
+        organization_id: str | None = None,
+        *,
+        scopes: Sequence[str] = (),
+        force_refresh: bool = False,
+        min_ttl: int | None = None,
+    ) -> str:
+        """Return an access token of the app itself, for a resource, an organization or both (RFC 6749 §4.4).
+
+        It is kept until shortly before it expires, and asked for once however many wait. Without `scopes` it has none.
+        Raises `SetupError`, `AccessTokenRefused`, `AccessTokenMismatch`, `IssuerUnavailable`, `IssuerRefused`.
+        """
+        token = await self.client_tokens.client_credentials(
+            resource=resource,
+            organization_id=organization_id,
+            scopes=scopes,
+            force_refresh=force_refresh,
+            min_ttl=min_ttl,
+        )
+        return token.value
+
+    async def exchange_token(
+        self,
+        subject_token: str,
+        subject_token_type: SubjectTokenType | str,
+        *,
+        resource: str | None = None,
+        organization_id: str | None = None,
+        scopes: Sequence[str] = (),
+        actor_token: str | None = None,
+    ) -> AccessToken:
+        """Exchange an impersonation, personal access or access token for an access token (RFC 8693 §2).
+
+        `actor_token`, an access token of who acts, makes the claim `act`. Raises as `get_client_credentials_token`.
+        """
+        return await self.client_tokens.exchange(
+            subject_token,
+            subject_token_type,
+            resource=resource,
+            organization_id=organization_id,
+            scopes=scopes,
+            actor_token=actor_token,
+        )
 
     async def end_sessions(self, *, sub: str | None = None, sid: str | None = None) -> int:
         """End every session of a user (`sub`), or of one session at the issuer (`sid`); return how many that were.

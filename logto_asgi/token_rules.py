@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from logto_asgi.claims import organization_urn
 from logto_asgi.errors import AccessTokenMismatch
-from logto_asgi.models import AccessToken, TokenSet, organization_urn
+from logto_asgi.models import AccessToken, TokenSet
 from logto_asgi.oidc.peek import read_unverified_claims
 
 __all__ = ["REFUSALS_OF_ONE_TOKEN", "TokenKey", "access_token_of", "refusal_of"]

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, m
 from pydantic_core import CoreSchema, core_schema
 from starlette.authentication import AuthCredentials, BaseUser
 
+from logto_asgi.claims import IdTokenClaims, UserInfo
 from logto_asgi.errors import AccessTokenMismatch, LogtoError, SignInRequired
-from logto_asgi.models import IdTokenClaims, Session, UserInfo
+from logto_asgi.models import Session
 from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.origins import SAFE_METHODS, is_same_origin_request
 from logto_asgi.visit import Visit

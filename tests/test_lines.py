@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from logto_asgi import IssuerUnavailable, SessionEnded, StoreUnavailable
+from logto_asgi.claims import IdTokenClaims
 from logto_asgi.lines import Lines
-from logto_asgi.models import IdTokenClaims, Session
+from logto_asgi.models import Session
 
 SESSION = Session(
     id="one",

@@ -20,7 +20,8 @@ from logto_asgi import (
     SetupError,
     SignInRequired,
 )
-from logto_asgi.models import IdTokenClaims, Session, TokenSet
+from logto_asgi.claims import IdTokenClaims
+from logto_asgi.models import Session, TokenSet
 from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.session.loaded import Loaded
 from logto_asgi.testing import DemoUser

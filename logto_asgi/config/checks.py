@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from logto_asgi.config.environment import Environment
 from logto_asgi.config.faults import Faults, closest, shown
 from logto_asgi.config.fields import REQUIRED, settings, variable
+from logto_asgi.config.urls import origin_of
 from logto_asgi.config.values import parse_value
 from logto_asgi.errors import ConfigurationError
 from logto_asgi.models import ReservedScope, UserScope
@@ -38,10 +43,11 @@ _LOGTO_PROMPTS = {"none", "login", "consent"}
 _PROMPTS = {*_LOGTO_PROMPTS, "select_account", "create"}
 
 
-def check(arguments: Mapping[str, object], environment: Environment | None) -> dict[str, Any]:
+def check(arguments: Mapping[str, object], environment: Environment | None, *, signs_in: bool = True) -> dict[str, Any]:
     """Return every setting's value, defaults included. Raise `ConfigurationError` with all that is wrong.
 
-    Arguments win over the environment; an endpoint or issuer in code replaces both of the environment's.
+    Arguments win over the environment; an endpoint or issuer in code replaces both of the environment's. Without
+    `signs_in`, what only sign-in needs may be absent.
     """
     read = environment or Environment()
     dropped = {"endpoint", "issuer"} if arguments.keys() & {"endpoint", "issuer"} else set()
@@ -50,7 +56,11 @@ def check(arguments: Mapping[str, object], environment: Environment | None) -> d
     faults.problems.extend(read.problems)
     _check_names(arguments, faults)
     values = _parse(arguments, texts, faults)
-    _check_presence({**arguments, **texts}, values, environment, faults)
+    given = {**arguments, **texts}
+    if not signs_in:
+        given = {**_SIGN_IN_ONLY, **given}
+        values = {**_stand_ins(values), **values}
+    _check_presence(given, values, environment, faults)
     _fit_defaults({*arguments, *texts}, values)
     for needs, rule in _RULES:
         if all(name in values for name in needs):
@@ -99,6 +109,20 @@ def _check_presence(
     for name, setting in settings().items():
         if setting.default is REQUIRED and name not in given:
             missing(name)
+
+
+_SIGN_IN_ONLY = dict.fromkeys(("app_id", "base_url", "cookie_secret"))
+
+
+def _stand_ins(values: Values) -> dict[str, Any]:
+    """Return what an API or a job has in place of a browser's address and the secret of its cookies."""
+    parts = urlsplit(values.get("api_resource") or "")
+    of_a_site = parts.scheme in ("http", "https") and parts.hostname
+    return {
+        "app_id": "",
+        "base_url": origin_of(parts) if of_a_site else "http://localhost",
+        "cookie_secret": (SecretStr(secrets.token_urlsafe(32)),),
+    }
 
 
 def _fit_defaults(given: set[str], values: dict[str, Any]) -> None:
@@ -156,6 +180,8 @@ def _check_secrets(values: Values, faults: Faults) -> None:
 
 def _check_authentication(values: Values, faults: Faults) -> None:
     method, secret = values["token_endpoint_auth_method"], values["app_secret"]
+    if secret is not None and not values["app_id"]:
+        faults.add("app_id", "is missing, but there is an app_secret.", "Pass app_id=… too, or leave both out.")
     if method == "none" and secret is not None:
         faults.add("token_endpoint_auth_method", "is 'none', but there is an app_secret.", "Leave one of them out.")
     if method not in (None, "none") and secret is None:
@@ -206,7 +232,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Values, Faults], None]], ...] = (
     (("scopes",), _check_scopes),
     (("prompt",), _check_prompt),
     (("app_secret", "cookie_secret"), _check_secrets),
-    (("token_endpoint_auth_method", "app_secret"), _check_authentication),
+    (("token_endpoint_auth_method", "app_id", "app_secret"), _check_authentication),
     (("idle_lifetime", "absolute_lifetime"), _check_lifetimes),
     (("roll_interval", "idle_lifetime"), _check_rolling),
     (("resource", "resources"), _check_resource),

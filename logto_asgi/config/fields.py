@@ -20,7 +20,7 @@ REQUIRED: Final = object()
 DAY: Final = 86_400
 
 Kind = Literal[
-    "endpoint", "issuer", "base_url", "text", "secret", "secrets", "scopes", "prompt", "uris", "origins",
+    "endpoint", "issuer", "base_url", "text", "secret", "secrets", "scopes", "prompt", "uri", "uris", "origins",
     "path", "prefix", "choice", "flag", "seconds", "options",
 ]  # fmt: skip
 
@@ -33,6 +33,7 @@ _TYPE_NAMES: Mapping[Kind, str] = {
     "secrets": "str or SecretStr, or a sequence of them",
     "scopes": "sequence of str",
     "prompt": "str, or a sequence of them",
+    "uri": "str",
     "uris": "sequence of str",
     "origins": "sequence of str",
     "path": "str",
@@ -171,6 +172,34 @@ class ConfigArguments(TypedDict, total=False):
     get_organization_token: Annotated[
         bool,
         Setting("flag", False, "Whether the middleware gets a token for each Logto organization of the user."),
+    ]
+    api_resource: Annotated[
+        str | None,
+        Setting(
+            "uri",
+            None,
+            "Indicator of this app's own API: the audience of the bearer tokens that its guards accept, and the "
+            "resource whose scopes they ask for. Sign-in asks for it too.",
+        ),
+    ]
+    introspection_cache: Annotated[
+        int,
+        Setting(
+            "seconds",
+            30,
+            "How long the issuer's word on an opaque bearer token is remembered, where a guard takes such tokens "
+            "(`opaque=True`). A revoked one passes for so long; 0 asks the issuer at every request.",
+            high=3600,
+        ),
+    ]
+    browser_token_resources: Annotated[
+        Sequence[str],
+        Setting(
+            "uris",
+            (),
+            "Indicators of the API resources whose access tokens the app's own pages may fetch from the route `token`. "
+            "Without any there is no such route. Sign-in asks for them too.",
+        ),
     ]
     idle_lifetime: Annotated[
         int,

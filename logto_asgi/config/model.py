@@ -18,7 +18,7 @@ from logto_asgi.models import ReservedResource, ReservedScope, SignInOptions, Us
 
 __all__ = ["LogtoConfig"]
 
-_DERIVED = ("is_logto", "cookie_secrets", "origin", "base_path", "secure", "redirect_uri")
+_DERIVED = ("is_logto", "cookie_secrets", "origin", "base_path", "secure", "redirect_uri", "signs_in")
 
 
 class LogtoConfig:
@@ -48,7 +48,7 @@ class LogtoConfig:
     scopes: tuple[str, ...]
     """Reserved ones first; with Logto's organizations scope where an organization token is to be fetched."""
     resources: tuple[str, ...]
-    """With Logto's organizations resource where the scope for it is asked."""
+    """With the API's own and those for the browser, and Logto's organizations where the scope for it is asked."""
     prompt: str | None
     """Words parted by spaces."""
     include_reserved_scopes: bool
@@ -62,6 +62,10 @@ class LogtoConfig:
     resource: str | None
     organization_id: str | None
     get_organization_token: bool
+    api_resource: str | None
+    """`None` where the app has no API of its own, or its guards name theirs."""
+    introspection_cache: int
+    browser_token_resources: tuple[str, ...]
     idle_lifetime: int
     absolute_lifetime: int
     roll_interval: int
@@ -84,6 +88,9 @@ class LogtoConfig:
     redirect_uri: str
     """Where the issuer sends a visitor back to. It has to be registered there, character for character."""
 
+    signs_in: bool
+    """False where `without_sign_in` made it: no session is ever read."""
+
     def __init__(self, **arguments: Unpack[ConfigArguments]) -> None:
         """Check the arguments, which `ConfigArguments` and the configuration reference describe."""
         in_code = "endpoint" in arguments or "issuer" in arguments
@@ -98,6 +105,23 @@ class LogtoConfig:
         config._settle(check(overrides, read_environment(env_file)))
         return config
 
+    @classmethod
+    def without_sign_in(
+        cls, env_file: str | os.PathLike[str] | None = DEFAULT_ENV_FILE, **arguments: Unpack[ConfigArguments]
+    ) -> Self:
+        """Return settings for what has no browser: an API that is called with bearer tokens, a job, a service.
+
+        `endpoint` or `issuer` is enough. An API passes its `api_resource`; who asks for tokens of its own, or for the
+        issuer's word on opaque ones, `app_id` and `app_secret`; an API whose address differs from its resource's
+        origin, `base_url`. Reads the environment as `LogtoConfig()` does.
+        """
+        in_code = "endpoint" in arguments or "issuer" in arguments
+        config = cls.__new__(cls)
+        config._settle(
+            check(arguments, None if in_code else read_environment(env_file), signs_in=False), signs_in=False
+        )
+        return config
+
     def url(self, path: str) -> str:
         """Return the absolute URL of a path that starts with a slash and is meant below the base path."""
         return self.base_url + path
@@ -106,9 +130,9 @@ class LogtoConfig:
         """Return the absolute URL of a route of ours, such as `sign-out`."""
         return f"{self.base_url}{self.auth_path}/{name}"
 
-    def _settle(self, values: Mapping[str, Any]) -> None:
+    def _settle(self, values: Mapping[str, Any], *, signs_in: bool = True) -> None:
         """Keep the values, with what follows from them."""
-        values = _resolve(values)
+        values = {**_resolve(values), "signs_in": signs_in}
         for name in (*settings(), *_DERIVED):
             if name != "cookie_secret":
                 object.__setattr__(self, name, values[name])
@@ -163,4 +187,5 @@ def _effective_scopes(values: Mapping[str, Any], is_logto: bool) -> tuple[str, .
 
 def _effective_resources(values: Mapping[str, Any], scopes: tuple[str, ...], is_logto: bool) -> tuple[str, ...]:
     needed = [str(ReservedResource.ORGANIZATION)] if is_logto and UserScope.ORGANIZATIONS in scopes else []
-    return tuple(dict.fromkeys([*values["resources"], *needed]))
+    own = [values["api_resource"]] if values["api_resource"] is not None else []
+    return tuple(dict.fromkeys([*values["resources"], *own, *values["browser_token_resources"], *needed]))

@@ -146,6 +146,10 @@ def _prompt(setting: Setting, value: object, is_text: bool) -> str:
     return " ".join(dict.fromkeys(words))
 
 
+def _uri(setting: Setting, value: object, is_text: bool) -> str:
+    return parse_uri(_no_placeholder(_string(value)))
+
+
 def _uris(setting: Setting, value: object, is_text: bool) -> tuple[str, ...]:
     return each(_words(value, is_text), lambda uri: parse_uri(_no_placeholder(uri)))
 
@@ -225,6 +229,7 @@ _PARSERS: Mapping[Kind, Callable[[Setting, object, bool], object]] = {
     "secrets": _secrets,
     "scopes": _scopes,
     "prompt": _prompt,
+    "uri": _uri,
     "uris": _uris,
     "origins": _origins,
     "path": _path,

@@ -11,8 +11,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from logto_asgi.claims import IdTokenClaims, UserInfo
 from logto_asgi.errors import IssuerResponseInvalid, IssuerUnavailable
-from logto_asgi.models import IdTokenClaims, PendingSignIn, TokenSet, UserInfo
+from logto_asgi.models import PendingSignIn, TokenSet
 from logto_asgi.oidc.discovery import Discovery, DiscoveryCache
 from logto_asgi.oidc.keys import KeyNotFound, KeySet
 from logto_asgi.oidc.metadata import ProviderMetadata

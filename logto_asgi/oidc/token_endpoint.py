@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus, urlencode
 
+from logto_asgi.claims import UserInfo
 from logto_asgi.errors import InvalidGrant, IssuerRefused, IssuerResponseInvalid, VerificationError
-from logto_asgi.models import PendingSignIn, TokenSet, UserInfo
+from logto_asgi.models import PendingSignIn, TokenSet
 from logto_asgi.oidc.strict_json import MalformedJSON, parse_object
 from logto_asgi.oidc.transport import Answer, Request, header_value
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from logto_asgi.claims import IdTokenClaims
 from logto_asgi.errors import VerificationError
-from logto_asgi.models import IdTokenClaims
 from logto_asgi.oidc.jose import open_signed, split_token
 from logto_asgi.oidc.keys import ALGORITHMS, KeyNotFound, KeySet
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from logto_asgi.models import AccessToken, IdTokenClaims, PendingSignIn, Session
+from logto_asgi.claims import IdTokenClaims
+from logto_asgi.models import AccessToken, PendingSignIn, Session
 
 __all__ = ["dump_access_token", "dump_pending", "dump_session", "parse_pending", "parse_session"]
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from logto_asgi.claims import IdTokenClaims, UserInfo
 from logto_asgi.errors import LogtoError
-from logto_asgi.models import AccessToken, IdTokenClaims, Session, UserInfo
+from logto_asgi.models import AccessToken, Session
 from logto_asgi.runtime import Logto
 from logto_asgi.session.loaded import Loaded
 from logto_asgi.token_rules import TokenKey

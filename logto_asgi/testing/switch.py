@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from starlette.types import ASGIApp
 
+from logto_asgi.claims import UserInfo
 from logto_asgi.errors import LogtoError
-from logto_asgi.models import UserInfo
 from logto_asgi.runtime import Logto
 from logto_asgi.testing.finding import runtimes_of
 from logto_asgi.testing.standin import Somebody, StandIn

@@ -22,8 +22,9 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from logto_asgi import Logto, LogtoConfig, LogtoMiddleware
+from logto_asgi.claims import IdTokenClaims
 from logto_asgi.fastapi import SignedIn, access_token, auth_router
-from logto_asgi.models import AccessToken, IdTokenClaims, Session
+from logto_asgi.models import AccessToken, Session
 from logto_asgi.session.serialization import dump_access_token, dump_session
 
 __all__ = ["API", "SECRET", "Variant", "app_of", "bare_app", "fake_token", "new_session", "sizes", "variants"]

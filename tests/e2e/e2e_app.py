@@ -20,8 +20,8 @@ from fastapi import Depends, FastAPI, Request, WebSocket
 from fastapi.responses import HTMLResponse
 
 from logto_asgi import Logto, LogtoConfig, LogtoMiddleware, LogtoUser
+from logto_asgi.claims import UserInfo
 from logto_asgi.fastapi import CurrentUser, SignedIn, access_token, auth_router, user_info
-from logto_asgi.models import UserInfo
 
 COOKIE_SECRET = "b7Jx0mQ2sV9wLr4TzK8yPn5cHd1fGu6aEi3oXqRtMvA"
 

@@ -23,9 +23,9 @@ from oidc_signing import (
     sign,
 )
 
+from logto_asgi.claims import IdTokenClaims
 from logto_asgi.config import LogtoConfig
 from logto_asgi.errors import VerificationError
-from logto_asgi.models import IdTokenClaims
 from logto_asgi.oidc.keys import KeyNotFound, KeySet, parse_key_set
 from logto_asgi.oidc.metadata import ProviderMetadata, parse_metadata
 from logto_asgi.oidc.peek import read_unverified_claims

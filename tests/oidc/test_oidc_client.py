@@ -17,6 +17,7 @@ import httpx
 import pytest
 from oidc_signing import ABSENT, ACCESS_TOKEN, ENDPOINT, ISSUER, NOW, claims, discovery_document, sign
 
+from logto_asgi.claims import IdTokenClaims
 from logto_asgi.config import LogtoConfig
 from logto_asgi.errors import (
     InvalidGrant,
@@ -25,7 +26,7 @@ from logto_asgi.errors import (
     IssuerUnavailable,
     VerificationError,
 )
-from logto_asgi.models import IdTokenClaims, PendingSignIn, TokenSet
+from logto_asgi.models import PendingSignIn, TokenSet
 from logto_asgi.oidc.client import OidcClient
 from logto_asgi.oidc.discovery import DiscoveryCache
 from logto_asgi.oidc.keys import KeyNotFound

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from logto_asgi.claims import IdTokenClaims
 from logto_asgi.config import LogtoConfig
-from logto_asgi.models import AccessToken, IdTokenClaims, PendingSignIn, Session
+from logto_asgi.models import AccessToken, PendingSignIn, Session
 from logto_asgi.session.in_cookie.backend import CookieBackend, Loaded
 
 START = 1_700_000_000

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from logto_asgi.claims import IdTokenClaims
 from logto_asgi.config import LogtoConfig
 from logto_asgi.errors import SessionTooLarge
-from logto_asgi.models import AccessToken, IdTokenClaims, Session
+from logto_asgi.models import AccessToken, Session
 from logto_asgi.session.in_cookie.backend import NOT_LOOKED_AT, CookieBackend, Loaded
 
 SECRET = "qPz2mW7tKx9dLr4vHs8bYn3cJf6gTu1a"

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from logto_asgi.claims import IdTokenClaims
 from logto_asgi.config import LogtoConfig
-from logto_asgi.models import IdTokenClaims, Session
+from logto_asgi.models import Session
 from logto_asgi.session.in_store.index_names import IndexNames
 from logto_asgi.session.in_store.records import Live, Mark, Records, Tombstone, Unreadable, key_of, key_of_state
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from faulty_store import FaultyStore
 
+from logto_asgi.claims import IdTokenClaims
 from logto_asgi.config import LogtoConfig
 from logto_asgi.errors import SessionTooLarge, StoreFull, StoreUnavailable
 from logto_asgi.events import Events
-from logto_asgi.models import IdTokenClaims, Session
+from logto_asgi.models import Session
 from logto_asgi.session.backend import Saved, SessionBackend
 from logto_asgi.session.in_cookie.backend import CookieBackend
 from logto_asgi.session.in_store.backend import StoreBackend

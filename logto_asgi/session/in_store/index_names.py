@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
-from logto_asgi.models import IdTokenClaims
+from logto_asgi.claims import IdTokenClaims
 
 __all__ = ["IndexNames"]
 
