@@ -14,6 +14,11 @@ from typing import TYPE_CHECKING, Any
 from logto_asgi.claims import IdTokenClaims, UserInfo
 from logto_asgi.errors import IssuerResponseInvalid, IssuerUnavailable
 from logto_asgi.models import PendingSignIn, TokenSet
+from logto_asgi.oidc.client_grants import (
+    build_client_credentials_request,
+    build_exchange_request,
+    parse_exchange_response,
+)
 from logto_asgi.oidc.discovery import Discovery, DiscoveryCache
 from logto_asgi.oidc.keys import KeyNotFound, KeySet
 from logto_asgi.oidc.metadata import ProviderMetadata
@@ -29,7 +34,7 @@ from logto_asgi.oidc.token_endpoint import (
     parse_token_response,
     parse_userinfo_response,
 )
-from logto_asgi.oidc.transport import DOCUMENT_LIMIT, HTTPClient, Request, Transport, within
+from logto_asgi.oidc.transport import DOCUMENT_LIMIT, Answer, HTTPClient, Request, Transport, within
 from logto_asgi.oidc.verification import verify_id_token, verify_refreshed_id_token
 
 if TYPE_CHECKING:
@@ -95,8 +100,38 @@ class OidcClient:
         Nothing is verified: save a rotated refresh token first, then call `verify_refreshed`.
         """
         form = build_refresh_request(refresh_token, resource=resource, organization_id=organization_id, scope=scope)
-        until = asyncio.get_running_loop().time() + self._config.http_timeout
-        return await within(self._config.http_timeout, self._request_tokens(form, retry_until=until))
+        return await self._request_tokens_insistently(form)
+
+    async def client_credentials(
+        self, *, resource: str | None = None, organization_id: str | None = None, scope: str | None = None
+    ) -> TokenSet:
+        """Get a token of the client itself (RFC 6749 §4.4). Sent once more where it was surely not processed."""
+        form = build_client_credentials_request(resource=resource, organization_id=organization_id, scope=scope)
+        return await self._request_tokens_insistently(form)
+
+    async def exchange_token(
+        self,
+        subject_token: str,
+        subject_token_type: str,
+        *,
+        resource: str | None = None,
+        organization_id: str | None = None,
+        scope: str | None = None,
+        actor_token: str | None = None,
+    ) -> TokenSet:
+        """Exchange a token for an access token (RFC 8693 §2). Raise `InvalidGrant` for one that is of no use.
+
+        Sent once more where it was surely not processed: an impersonation token works only once.
+        """
+        form = build_exchange_request(
+            subject_token,
+            subject_token_type,
+            resource=resource,
+            organization_id=organization_id,
+            scope=scope,
+            actor_token=actor_token,
+        )
+        return await self._request_tokens_insistently(form, parse_exchange_response)
 
     async def verify_refreshed(self, tokens: TokenSet, previous: IdTokenClaims) -> IdTokenClaims | None:
         """Verify the ID token of a refresh as the continuation of `previous` (Core §12.2); None where none came."""
@@ -167,14 +202,26 @@ class OidcClient:
 
         return tokens, await self._with_keys(verify)
 
-    async def _request_tokens(self, form: Mapping[str, str], *, retry_until: float | None = None) -> TokenSet:
+    async def _request_tokens_insistently(
+        self, form: Mapping[str, str], parse: Callable[[Answer], TokenSet] = parse_token_response
+    ) -> TokenSet:
+        until = asyncio.get_running_loop().time() + self._config.http_timeout
+        return await within(self._config.http_timeout, self._request_tokens(form, parse, retry_until=until))
+
+    async def _request_tokens(
+        self,
+        form: Mapping[str, str],
+        parse: Callable[[Answer], TokenSet] = parse_token_response,
+        *,
+        retry_until: float | None = None,
+    ) -> TokenSet:
         try:
             metadata = await self._discovery.metadata()
         except IssuerUnavailable as error:
             error.processed = False  # Whatever became of the document, the request itself never left.
             raise
         request = build_client_request(metadata.token_endpoint, form, self._config)
-        return parse_token_response(await self._transport.send(request, retry_until=retry_until))
+        return parse(await self._transport.send(request, retry_until=retry_until))
 
     async def _with_keys(self, verify: Callable[[ProviderMetadata, KeySet], IdTokenClaims]) -> IdTokenClaims:
         metadata = await self._discovery.metadata()
