@@ -57,6 +57,7 @@ from logto_asgi.models import (
     SubjectTokenType,
     UserScope,
 )
+from logto_asgi.requirements import any_of
 from logto_asgi.routes import auth_routes
 from logto_asgi.runtime import Logto
 from logto_asgi.session.redis import RedisStore
@@ -119,6 +120,7 @@ __all__ = [
     "UserInfo",
     "UserScope",
     "VerificationError",
+    "any_of",
     "auth_routes",
     "organization_id_from_urn",
     "organization_urn",

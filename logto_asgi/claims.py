@@ -195,6 +195,11 @@ class AccessTokenClaims(TokenClaims):
         ids = [each.removeprefix(_ORGANIZATION_URN) for each in self.audiences if each.startswith(_ORGANIZATION_URN)]
         return ids[0] if len(ids) == 1 else None
 
+    @cached_property
+    def is_for_organization(self) -> bool:
+        """Whether the token is for an organization, or for a resource in one; also where it names several."""
+        return self.organization_id is not None or any(each.startswith(_ORGANIZATION_URN) for each in self.audiences)
+
     @property
     def is_machine(self) -> bool:
         """Whether the client speaks for itself and for no user: `sub` is `client_id` (RFC 9068 §5)."""

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from starlette.requests import HTTPConnection
 from starlette.routing import NoMatchFound
 
-from logto_asgi.errors import CrossSiteRequest, SetupError, SignInRequired
-from logto_asgi.origins import SAFE_METHODS, is_bearer, is_same_origin_request
+from logto_asgi.challenges import session_challenge, with_challenge
+from logto_asgi.claims import AccessTokenClaims
+from logto_asgi.errors import (
+    CrossSiteRequest,
+    HTTPError,
+    InvalidRequest,
+    InvalidToken,
+    PermissionDenied,
+    SetupError,
+    SignInRequired,
+    TokenRequired,
+)
+from logto_asgi.origins import SAFE_METHODS, is_same_origin_request
+from logto_asgi.permissions import decide_bearer, decide_session, satisfies_predicate
+from logto_asgi.presented import brings_token, check_form, presented_token
+from logto_asgi.requirements import Requirement
 from logto_asgi.responses import install
 from logto_asgi.user import SCOPE_KEY, LogtoUser, visit_of
 from logto_asgi.visit import Visit
@@ -17,7 +32,11 @@ from logto_asgi.visit import Visit
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
 
-__all__ = ["admit", "challenge", "is_due", "misplaced_routes", "recheck", "same_app", "visitor"]
+__all__ = ["decide", "enter", "is_due", "misplaced_routes", "recheck", "same_app", "take_bearer", "visitor"]
+
+logger = logging.getLogger("logto_asgi")
+
+_NO_TOKEN = "Send an access token in the Authorization header."
 
 _apps_with_routes: WeakSet[Any] = WeakSet()
 
@@ -34,23 +53,106 @@ def visitor(scope: Any) -> tuple[LogtoUser, Visit]:
     return scope[SCOPE_KEY], visit
 
 
-def admit(scope: Any, *, redirect: bool | None = None) -> tuple[LogtoUser, Visit]:
-    """Let a signed-in visitor pass.
+def enter(scope: Any, need: Requirement) -> tuple[LogtoUser, Visit, str | None]:
+    """Let in who came in a way that the guard accepts; `decide` says whether that is enough.
 
-    Raises `SignInRequired` for an anonymous one, `CrossSiteRequest` where a request that may change something came by
-    cookie from another site, and `StoreUnavailable`.
+    Returns the bearer token where it decides. Raises `TokenRequired`, `SignInRequired`, `InvalidRequest`,
+    `CrossSiteRequest` where a request that may change something came by cookie from another site, and
+    `StoreUnavailable`.
     """
     user, visit = visitor(scope)
+    if need.bearer:
+        token = _presented(scope, visit, need)
+        if token is not None:
+            return user, visit, token
+        if not need.session:
+            install(scope)
+            raise with_challenge(TokenRequired(_NO_TOKEN), visit, need)
     if visit.ask() is None:
         install(scope)
-        if redirect is not False:
-            _check_routes(visit)
-        raise SignInRequired(
-            "Sign in to see this.", redirect=redirect, headers={"WWW-Authenticate": challenge(scope, visit)}
-        )
+        raise _nobody(scope, visit, need)
     if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
         _check_origin(scope, visit)
-    return user, visit
+    return user, visit, None
+
+
+async def decide(user: LogtoUser, visit: Visit, token: str | None, need: Requirement, scope: Any) -> None:
+    """Let a caller who was let in pass, if it has what the guard asks.
+
+    Raises `InvalidToken`, `PermissionDenied`, `InsufficientScope`, `StepUpRequired`, `SessionEnded`, and what the
+    issuer and the session store fail with.
+    """
+    if token is None:
+        if is_due(visit, need.claims_max_age):
+            await recheck(visit, need.claims_max_age)
+        if need.asks_more:
+            await _decide_session(user, visit, need, scope)
+    else:
+        await _decide_bearer(visit, token, need, scope)
+    if need.predicate is not None:
+        install(scope)
+        await satisfies_predicate(need, user, HTTPConnection(scope))
+
+
+async def take_bearer(visit: Visit, need: Requirement) -> None:
+    """Let a caller with a good bearer token be the user of this request; any other is nobody. Never raises."""
+    try:
+        token = presented_token(visit.scope)
+        if token is not None:
+            await _decide_bearer(visit, token, need, visit.scope)
+    except (InvalidToken, InvalidRequest, PermissionDenied) as error:
+        logger.debug("bearer token not used: %s", error.message)
+    except HTTPError as error:
+        visit.failure = error
+
+
+async def _decide_session(user: LogtoUser, visit: Visit, need: Requirement, scope: Any) -> None:
+    session = visit.ask()
+    if session is None:  # it was signed out while its claims were refreshed
+        install(scope)
+        raise _nobody(scope, visit, need)
+    install(scope)
+    visit.organization_id = await decide_session(session, need, visit, user, scope)
+
+
+async def _decide_bearer(visit: Visit, token: str, need: Requirement, scope: Any) -> None:
+    try:
+        claims = await _verified(visit, token, need)
+        visit.organization_id = decide_bearer(claims, need, visit, scope)
+    except HTTPError as error:
+        install(scope)
+        if error.status < 500:
+            with_challenge(error, visit, need)
+        raise
+    visit.bearer = claims
+
+
+async def _verified(visit: Visit, token: str, need: Requirement) -> AccessTokenClaims:
+    bearer = visit.runtime.bearer
+    claims = bearer.known(token, opaque=need.opaque)
+    if claims is not None:
+        return claims
+    check_form(token)
+    return await bearer.verify(token, opaque=need.opaque)
+
+
+def _presented(scope: Any, visit: Visit, need: Requirement) -> str | None:
+    try:
+        return presented_token(scope)
+    except InvalidRequest as error:
+        install(scope)
+        raise with_challenge(error, visit, need) from None
+
+
+def _nobody(scope: Any, visit: Visit, need: Requirement) -> HTTPError:
+    if not visit.config.signs_in:
+        if need.bearer:
+            return with_challenge(TokenRequired(_NO_TOKEN), visit, need)
+        raise SetupError('This app has no sign-in (LogtoConfig.without_sign_in), so a guard here says accept="bearer".')
+    if need.redirect is not False:
+        _check_routes(visit)
+    challenge = session_challenge(scope, visit, need, came_with_token=brings_token(scope))
+    return SignInRequired("Sign in to see this.", redirect=need.redirect, headers={"WWW-Authenticate": challenge})
 
 
 def is_due(visit: Visit, max_age: int | None) -> bool:
@@ -82,13 +184,6 @@ def same_app(one: LogtoConfig, other: LogtoConfig) -> bool:
     if one is other:
         return True
     return all(getattr(one, name) == getattr(other, name) for name in ("issuer", "app_id", "base_url", "auth_path"))
-
-
-def challenge(scope: Mapping[str, Any], visit: Visit) -> str:
-    """Return the challenge of a 401 (RFC 9110 §11.6.1): what a refused bearer token or a missing session needs."""
-    if any(name == b"authorization" and is_bearer(value) for name, value in scope["headers"]):
-        return 'Bearer error="invalid_token", error_description="This endpoint takes no bearer token."'
-    return f'Cookie realm="{visit.config.auth_url("sign-in")}"'
 
 
 def misplaced_routes(path: str, config: LogtoConfig) -> SetupError:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, MutableMapping
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Unpack
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from logto_asgi.errors import ConfigurationError, ConfigurationProblem, HTTPError, IssuerError, LogtoError
-from logto_asgi.guards import admit, is_due, recheck, same_app
+from logto_asgi.guards import decide, enter, same_app, take_bearer
+from logto_asgi.presented import BEARER_SUBPROTOCOL, brings_token, offers_bearer
+from logto_asgi.requirements import GuardOptions, Way, requirement_of
 from logto_asgi.responses import answer, install
 from logto_asgi.runtime import Logto
 from logto_asgi.user import SCOPE_KEY, Credentials, LogtoUser, visit_of
@@ -40,6 +42,11 @@ _ONE_OF_TWO = ConfigurationProblem(
     "needs exactly one of config= and logto=, and store= goes with config=.",
     "Write app.add_middleware(LogtoMiddleware, config=config), or Logto(config, store=store) for logto=.",
 )
+_NO_RESOURCE = ConfigurationProblem(
+    "api_resource",
+    "is missing, but the middleware is to accept bearer tokens.",
+    "Pass api_resource=… or set LOGTO_API_RESOURCE: the audience that tokens must be for.",
+)
 
 
 class LogtoMiddleware:
@@ -49,6 +56,8 @@ class LogtoMiddleware:
     `store=` where sessions are to live on the server, or a `Logto` of your own as `logto=`. A cookie is looked at when
     somebody asks for the user; a session in a store is read before the app runs. Never raises: whatever a cookie
     holds, the visitor is anonymous at worst, and a store that is away is raised by asking for the user.
+    With `accept=("session", "bearer")` the user can also be the caller with an access token for the configuration's
+    `api_resource`: of a user, for no organization. Guards accept tokens of their own accord, and need no `accept` here.
     """
 
     def __init__(
@@ -58,6 +67,7 @@ class LogtoMiddleware:
         config: LogtoConfig | None = None,
         store: SessionStore | None = None,
         logto: Logto | None = None,
+        accept: Way | Sequence[Way] = ("session",),
     ) -> None:
         if (config is None) == (logto is None) or (logto is not None and store is not None):
             raise ConfigurationError([_ONE_OF_TWO])
@@ -66,7 +76,12 @@ class LogtoMiddleware:
         config = self.logto.config
         self._prefetches = config.fetch_user_info or config.get_access_token or config.get_organization_token
         self._revalidate_every = config.revalidate_every
-        self._looks_ahead = self._prefetches or self.logto.sessions.remote or self._revalidate_every is not None
+        need = requirement_of(accept=accept)
+        if need.bearer and config.api_resource is None:
+            raise ConfigurationError([_NO_RESOURCE])
+        self._bearer = need if need.bearer else None
+        self._looks_ahead = self._bearer is not None
+        self._looks_ahead |= self._prefetches or self.logto.sessions.remote or self._revalidate_every is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection (ASGI 3)."""
@@ -94,6 +109,9 @@ class LogtoMiddleware:
             await self.app(scope, receive, send)
 
     async def _look_ahead(self, visit: Visit, user: LogtoUser) -> None:
+        if self._bearer is not None and brings_token(visit.scope):
+            await take_bearer(visit, self._bearer)
+            return
         await visit.open()
         if self._revalidate_every is not None:
             await visit.revalidate(self._revalidate_every)
@@ -199,7 +217,7 @@ def _publicly_cacheable(headers: list[tuple[bytes, bytes]]) -> bool:
 
 
 class _Conversation:
-    """One WebSocket: writes the session with the handshake's answer, and ends with the session's absolute lifetime."""
+    """One WebSocket: writes the session with the handshake's answer; ends with the session's or the token's life."""
 
     def __init__(self, visit: Visit, send: Send) -> None:
         self._visit = visit
@@ -224,42 +242,53 @@ class _Conversation:
     async def _send_with_session(self, message: Message) -> None:
         if self._closed:
             # Starlette takes an OSError for a peer that went away, and raises WebSocketDisconnect.
-            raise OSError("the session has ended and the WebSocket with it")
+            raise OSError("the session or token has ended and the WebSocket with it")
         if message["type"] in ("websocket.accept", "websocket.http.response.start"):
             write_session(self._visit, message)
+        if message["type"] == "websocket.accept":
+            self._choose_subprotocol(message)
         await self._send(message)
         self._accepted = self._accepted or message["type"] == "websocket.accept"
         self._end_with_session()
 
+    def _choose_subprotocol(self, message: Message) -> None:
+        """Answer `logto.bearer`: a browser that offered subprotocols goes away unless one of them is chosen."""
+        if not message.get("subprotocol") and offers_bearer(self._visit.scope["headers"]):
+            message["subprotocol"] = BEARER_SUBPROTOCOL
+
     def _end_with_session(self) -> None:
         """Set the end once there is a user: an app may ask who it is before it accepts, or at any time after."""
-        session, runtime = self._visit.session if self._visit.asked else None, self._visit.runtime
-        if session is None or not self._accepted or self._timer is not None:
+        visit = self._visit
+        session = visit.session if visit.asked else None
+        if not self._accepted or self._timer is not None:
             return
-        remaining = session.created_at + runtime.config.absolute_lifetime - runtime.clock()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.create_task(self._close_after(remaining), name="logto_asgi websocket end")
+        if visit.bearer is not None:
+            self._close_at(visit.bearer.exp, "token_expired")
+        elif session is not None:
+            self._close_at(session.created_at + visit.config.absolute_lifetime, "session_ended")
 
-    async def _close_after(self, seconds: float) -> None:
+    def _close_at(self, end: float, reason: str) -> None:
+        task = self._close_after(end - self._visit.runtime.clock(), reason)
+        self._timer = asyncio.get_running_loop().create_task(task, name="logto_asgi websocket end")
+
+    async def _close_after(self, seconds: float, reason: str) -> None:
         await asyncio.sleep(seconds)
         self._closed = True
-        logger.info("websocket closed: its session has reached the end of its absolute lifetime")
+        logger.info("websocket closed: %s", reason)
         with contextlib.suppress(RuntimeError, OSError):  # The app or the browser may have closed it by now.
-            await self._send({"type": "websocket.close", "code": 1008, "reason": "session_ended"})
+            await self._send({"type": "websocket.close", "code": 1008, "reason": reason})
 
 
 class RequireAuthMiddleware:
     """Let only signed-in visitors through to an app: a mount, static files, a whole router.
 
-    `redirect`: True sends every GET to sign-in, False none, None (default) those of a browser's address bar or link.
-    `claims_max_age`, in seconds, insists on claims no older; without it the configuration's is tried for.
-    Put it inside of `LogtoMiddleware`.
+    The options are those of `GuardOptions`, as in FastAPI's `require_auth`. A path parameter in `organization` needs
+    a route's own middleware: around an app no path is matched yet. Put it inside of `LogtoMiddleware`.
     """
 
-    def __init__(self, app: ASGIApp, *, redirect: bool | None = None, claims_max_age: int | None = None) -> None:
+    def __init__(self, app: ASGIApp, **options: Unpack[GuardOptions]) -> None:
         self.app = app
-        self._redirect = redirect
-        self._claims_max_age = claims_max_age
+        self._need = requirement_of(**options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection (ASGI 3), or refuse it."""
@@ -267,9 +296,8 @@ class RequireAuthMiddleware:
             await self.app(scope, receive, send)
             return
         try:
-            _, visit = admit(scope, redirect=self._redirect)
-            if is_due(visit, self._claims_max_age):
-                await recheck(visit, self._claims_max_age)
+            user, visit, token = enter(scope, self._need)
+            await decide(user, visit, token, self._need, scope)
         except HTTPError as error:
             if "starlette.exception_handlers" in scope:
                 raise

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 __all__ = [
     "SAFE_METHODS",
     "header",
-    "is_bearer",
     "is_same_origin_request",
     "is_trusted_handshake",
     "is_trusted_origin",
@@ -37,11 +36,6 @@ def origin_of_url(url: str) -> str:
     """Return scheme, host and port of a URL that is known to be good, as a page's policy names them."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def is_bearer(authorization: bytes) -> bool:
-    """Tell whether the value of an `Authorization` header is of the scheme `Bearer` (RFC 9110 §11.1), token or not."""
-    return [scheme.lower() for scheme in authorization.split(None, 1)[:1]] == [b"bearer"]
 
 
 def is_trusted_origin(origin: str, config: LogtoConfig) -> bool:

@@ -17,10 +17,24 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.websockets import WebSocket, WebSocketState
 
-from logto_asgi.errors import CrossSiteRequest, HTTPError, LogtoError, SetupError, SignInRequired, StoreUnavailable
+from logto_asgi.errors import (
+    CrossSiteRequest,
+    HTTPError,
+    InsufficientScope,
+    InvalidRequest,
+    InvalidToken,
+    LogtoError,
+    PermissionDenied,
+    SetupError,
+    SignInRequired,
+    StepUpRequired,
+    StoreUnavailable,
+    TokenRequired,
+)
 from logto_asgi.oidc.transport import header_value
 from logto_asgi.origins import header
 from logto_asgi.pages import Action, page_headers, render_page
+from logto_asgi.presented import brings_token
 from logto_asgi.return_to import current_location, own_address, path_of_own_url
 from logto_asgi.user import visit_of
 
@@ -101,9 +115,9 @@ def refuse(scope: Mapping[str, Any], error: HTTPError) -> Response:
     if isinstance(error, SignInRequired):
         forced = error.redirect is True and scope["method"] == "GET"
         if asker == "htmx":
-            return _as_json(scope, error, {"HX-Redirect": _sign_in_url(scope)})
+            return _as_json(scope, error, {"HX-Redirect": _sign_in_url(scope, error)})
         if forced or (asker == "navigation" and error.redirect is None and _may_redirect(scope)):
-            return redirect(_sign_in_url(scope), 303)
+            return redirect(_sign_in_url(scope, error), 303)
     if asker == "navigation":
         return _as_page(scope, error)
     return _as_json(scope, error)
@@ -159,10 +173,13 @@ def _config(scope: Mapping[str, Any]) -> LogtoConfig | None:
     return visit.config if visit is not None else None
 
 
-def _sign_in_url(scope: Mapping[str, Any]) -> str:
+def _sign_in_url(scope: Mapping[str, Any], error: SignInRequired) -> str:
     config = cast("LogtoConfig", _config(scope))
     back = _way_back(scope, config)
-    return config.auth_url("sign-in") + (f"?return_to={quote(back, safe='/')}" if back else "")
+    query = [f"return_to={quote(back, safe='/')}"] if back else []
+    if isinstance(error, StepUpRequired):
+        query.append(f"max_age={error.max_age}")
+    return config.auth_url("sign-in") + (f"?{'&'.join(query)}" if query else "")
 
 
 def _way_back(scope: Mapping[str, Any], config: LogtoConfig) -> str | None:
@@ -176,9 +193,13 @@ def _way_back(scope: Mapping[str, Any], config: LogtoConfig) -> str | None:
 
 
 def _as_json(scope: Mapping[str, Any], error: HTTPError, headers: Mapping[str, str] | None = None) -> Response:
-    body = {"detail": error.message, "code": error.code}
-    if isinstance(error, SignInRequired) and _config(scope) is not None:
-        body["sign_in_url"] = _sign_in_url(scope)
+    body: dict[str, Any] = {"detail": error.message, "code": error.code}
+    if isinstance(error, SignInRequired) and _config(scope) is not None and not brings_token(scope):
+        body["sign_in_url"] = _sign_in_url(scope, error)
+    if isinstance(error, PermissionDenied) and error.missing:
+        body["missing"] = list(error.missing)
+    if isinstance(error, InsufficientScope):
+        body["scope"] = error.scope
     return JSONResponse(body, error.status, {**(error.headers or {}), **(headers or {}), **_NO_STORE})
 
 
@@ -198,11 +219,18 @@ def _as_page(scope: Mapping[str, Any], error: HTTPError) -> Response:
 def _words(scope: Mapping[str, Any], error: HTTPError) -> tuple[str, tuple[str, ...], tuple[Action, ...]]:
     config = _config(scope)
     home = (Action("Home", config.url("/")),) if config else ()
+    if isinstance(error, StepUpRequired) and config:
+        again = Action("Sign in again", _sign_in_url(scope, error), primary=True)
+        return "Please sign in again", ("This needs a sign-in that is more recent than yours.",), (again, *home)
     if isinstance(error, SignInRequired) and config:
-        again = Action("Sign in", _sign_in_url(scope), primary=True)
+        again = Action("Sign in", _sign_in_url(scope, error), primary=True)
         return "Sign in to continue", ("This page is for people who are signed in.",), (again, *home)
     if isinstance(error, CrossSiteRequest):
         return "This came from another site", ("Nothing was changed. Open the page here and try again.",), home
+    if isinstance(error, PermissionDenied):
+        return "You may not see this", (error.message, "Ask whoever runs this site if you should."), home
+    if isinstance(error, TokenRequired | InvalidToken | InvalidRequest):
+        return "This address is for programs", (error.message,), home
     if error.status == 503:
         retry = (Action("Try again", _here(scope, config), primary=True),) if config else ()
         return _heading_of_outage(error), (_wait(scope),), (*retry, *home)

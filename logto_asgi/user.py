@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, m
 from pydantic_core import CoreSchema, core_schema
 from starlette.authentication import AuthCredentials, BaseUser
 
-from logto_asgi.claims import IdTokenClaims, UserInfo
-from logto_asgi.errors import AccessTokenMismatch, LogtoError, SignInRequired
+from logto_asgi.claims import AccessTokenClaims, IdTokenClaims, TokenClaims, UserInfo
+from logto_asgi.errors import AccessTokenMismatch, LogtoError, SetupError, SignInRequired
 from logto_asgi.models import Session
 from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.origins import SAFE_METHODS, is_same_origin_request
+from logto_asgi.presented import presented_token
 from logto_asgi.visit import Visit
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class PublicUser(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     is_authenticated: bool
-    claims: IdTokenClaims | None = None
+    claims: IdTokenClaims | AccessTokenClaims | None = None
     scopes: tuple[str, ...] = ()
     organizations: tuple[str, ...] = ()
 
@@ -64,25 +65,65 @@ class LogtoUser(BaseUser):
 
     @property
     def is_authenticated(self) -> bool:
-        """Whether somebody is signed in. Asks nobody; raises `StoreUnavailable` when the session store is away."""
-        return self._visit.ask() is not None
+        """Whether somebody is signed in, or a guard has accepted the caller's bearer token.
+
+        Asks nobody; raises `StoreUnavailable` when the session store is away.
+        """
+        return self._visit.bearer is not None or self._visit.ask() is not None
 
     @property
-    def claims(self) -> IdTokenClaims:
-        """The verified claims of the ID token. Raises `SignInRequired` for an anonymous visitor."""
-        return self._signed_in().claims
+    def claims(self) -> TokenClaims:
+        """The verified claims: `IdTokenClaims` of a session, `AccessTokenClaims` of a bearer token.
+
+        Raises `SignInRequired` for an anonymous visitor.
+        """
+        return self._visit.bearer or self._signed_in().claims
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """What the issuer granted at sign-in; empty for an anonymous visitor."""
-        session = self._visit.ask()
+        """What the issuer granted at sign-in, or what the bearer token says; empty for an anonymous visitor."""
+        visit = self._visit
+        if visit.bearer is not None:
+            return tuple(visit.bearer.scope.split())
+        session = visit.ask()
         return () if session is None else session.scopes
 
     @property
     def organizations(self) -> tuple[str, ...]:
-        """The ids of the user's organizations, with the scope `UserScope.ORGANIZATIONS`."""
-        session = self._visit.ask()
+        """The ids of the user's organizations, with the scope `UserScope.ORGANIZATIONS`; the one of a bearer token."""
+        visit = self._visit
+        if visit.bearer is not None:
+            return () if visit.bearer.organization is None else (visit.bearer.organization,)
+        session = visit.ask()
         return () if session is None else session.claims.organizations or ()
+
+    @property
+    def organization_id(self) -> str | None:
+        """The organization that a guard with `organization=` let the caller into."""
+        return self._visit.organization_id
+
+    @property
+    def bearer(self) -> AccessTokenClaims | None:
+        """The claims of the bearer token, if the caller came with one that a guard accepted."""
+        return self._visit.bearer
+
+    @property
+    def client_id(self) -> str:
+        """The client that the caller's token was issued to; for a session this app."""
+        bearer = self._visit.bearer
+        return self._visit.config.app_id if bearer is None else bearer.client_id
+
+    @property
+    def is_machine(self) -> bool:
+        """Whether a client calls for itself and for no user (RFC 9068 §5)."""
+        bearer = self._visit.bearer
+        return bearer is not None and bearer.is_machine
+
+    @property
+    def actor(self) -> str | None:
+        """The `sub` of who acts in the user's name: impersonation, delegation (RFC 8693 §4.1)."""
+        bearer = self._visit.bearer
+        return None if bearer is None else bearer.actor
 
     @property
     def display_name(self) -> str:
@@ -135,9 +176,12 @@ class LogtoUser(BaseUser):
         """Return an access token, refreshed when it would expire within the margin (RFC 6749 §6, RFC 8707 §2).
 
         Without `resource` it is good for the issuer's userinfo only. `min_ttl` asks for one that lives so many seconds
-        more, `force_refresh` for a new one. Raises `SignInRequired` (also its subclasses `SessionEnded` and
+        more, `force_refresh` for a new one. For a caller with a bearer token that one is exchanged (RFC 8693 §2.1), and
+        the app acts on the caller's behalf. Raises `SignInRequired` (also its subclasses `SessionEnded` and
         `RefreshTokenMissing`), `AccessTokenRefused`, `AccessTokenMismatch`, `IssuerUnavailable`, `StoreUnavailable`.
         """
+        if self._visit.bearer is not None:
+            return await self._exchanged(resource, organization_id, force_refresh=force_refresh, min_ttl=min_ttl)
         visit, session = self._visit, self._to_ask_with()
         newest, token = await visit.runtime.tokens.get(
             session, resource=resource, organization_id=organization_id, force_refresh=force_refresh, min_ttl=min_ttl
@@ -205,6 +249,8 @@ class LogtoUser(BaseUser):
 
     def __repr__(self) -> str:
         visit = self._visit
+        if visit.bearer is not None:
+            return f"<LogtoUser {visit.bearer.sub!r}, by bearer token>"
         if visit.failure is not None:
             return "<LogtoUser, unknown: the session store is away>"
         if visit.loaded is None:
@@ -232,8 +278,25 @@ class LogtoUser(BaseUser):
             raise SignInRequired("Nobody is signed in.")
         return session
 
+    async def _exchanged(
+        self, resource: str | None, organization_id: str | None, *, force_refresh: bool, min_ttl: int | None
+    ) -> str:
+        visit = self._visit
+        visit.prepare_errors()
+        token = await visit.runtime.client_tokens.on_behalf_of(
+            presented_token(visit.scope) or "",
+            resource=resource,
+            organization_id=organization_id,
+            force_refresh=force_refresh,
+            min_ttl=min_ttl,
+        )
+        return token.value
+
     def _to_ask_with(self) -> Session:
         """Return the newest state of the session, for a call that may raise one of our errors."""
+        if self._visit.bearer is not None:
+            self._visit.prepare_errors()
+            raise SetupError("This needs a session, and the caller came with a bearer token: see user.bearer.")
         session = self._visit.newest(self._signed_in())
         self._visit.prepare_errors()
         return session
@@ -248,7 +311,7 @@ class LogtoUser(BaseUser):
     async def prefetch(self) -> None:
         """Fetch what the configuration wants on every request. Failures are kept for whoever reads the value."""
         config = self._visit.config
-        if not self.is_authenticated:
+        if self._visit.ask() is None:
             return
         if config.fetch_user_info:
             await self._attempt("_user_info", self.fetch_user_info)
@@ -298,6 +361,8 @@ def visit_of(scope: Mapping[str, Any]) -> Visit | None:
 
 def _may_act(user: LogtoUser) -> bool:
     visit = user._visit
+    if visit.bearer is not None:  # no browser sends it by itself
+        return True
     if visit.scope["type"] == "websocket" or visit.scope["method"] in SAFE_METHODS:
         return True
     return is_same_origin_request(visit.scope["headers"], visit.config)

@@ -9,9 +9,11 @@ import logging
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from logto_asgi.claims import AccessTokenClaims
 from logto_asgi.errors import AccessTokenRefused, HTTPError, SessionEnded, StoreUnavailable
 from logto_asgi.models import Session
-from logto_asgi.origins import is_bearer, is_trusted_handshake
+from logto_asgi.origins import is_trusted_handshake
+from logto_asgi.presented import brings_token
 from logto_asgi.session.loaded import NOT_LOOKED_AT, Loaded
 
 if TYPE_CHECKING:
@@ -24,7 +26,10 @@ logger = logging.getLogger("logto_asgi")
 
 
 class Visit:
-    """One request's session. Its cookie is looked at when somebody asks, or by `open` before the app runs."""
+    """One request's session, or the claims of its bearer token.
+
+    Its cookie is looked at when somebody asks, or by `open` before the app runs; its token by a guard.
+    """
 
     # Set when they come to differ: most requests never do, and every one would pay for it.
     loaded: Loaded | None = None
@@ -34,6 +39,10 @@ class Visit:
     asked = False
     """Whether the app asked who it is: the response varies by cookie then."""
     headers_gone = False
+    bearer: AccessTokenClaims | None = None
+    """What a guard found the caller's bearer token to say."""
+    organization_id: str | None = None
+    """The organization that a guard let the caller into."""
 
     def __init__(
         self,
@@ -148,10 +157,9 @@ class Visit:
         """Look at the cookie, unless a bearer token decides alone or a foreign page opened this WebSocket."""
         scope = self.scope
         headers = scope["headers"]
-        for name, value in headers:
-            if name == b"authorization" and is_bearer(value):
-                self.loaded = NOT_LOOKED_AT
-                return
+        if brings_token(scope) or not self.runtime.config.signs_in:
+            self.loaded = NOT_LOOKED_AT
+            return
         if scope["type"] == "websocket" and not is_trusted_handshake(headers, self.runtime.config):
             logger.warning("websocket: the session cookie is ignored, its Origin is neither base_url nor trusted")
             self.loaded = NOT_LOOKED_AT

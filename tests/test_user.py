@@ -199,7 +199,7 @@ async def test_openapi_shows_guards_and_the_public_view(make_site: MakeSite) -> 
     assert declared == {"$ref": "#/components/schemas/PublicUser"}
     assert set(schema["components"]["schemas"]["PublicUser"]["properties"]) == PUBLIC
     assert not [path for path in schema["paths"] if path.startswith("/logto")]
-    assert {303, 401, 403, 503} == set(AUTH_RESPONSES)
+    assert {303, 400, 401, 403, 503} == set(AUTH_RESPONSES)
 
 
 async def test_guard_on_the_whole_app_leaves_sign_in_open(make_site: MakeSite) -> None:
