@@ -35,6 +35,8 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "store.healed": "A store restored from an older state got back what this process still knew.",
         "record.refused": "A stored session could not be opened or belongs to another key; it was removed.",
         "cookie.other_process": "A cookie session's refresh token may have been used by another process: use store=.",
+        "bearer.refused": "A caller's access token was refused; the fact `reason` names the check.",
+        "bearer.introspected": "The issuer was asked about an opaque access token.",
         "claims.stale": "The claims of a user are older than wished, and could not be refreshed.",
     }
 )

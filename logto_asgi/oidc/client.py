@@ -9,27 +9,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from logto_asgi.claims import IdTokenClaims, UserInfo
-from logto_asgi.errors import IssuerResponseInvalid, IssuerUnavailable
+from logto_asgi.claims import AccessTokenClaims, IdTokenClaims, UserInfo
+from logto_asgi.errors import IssuerResponseInvalid, IssuerUnavailable, SetupError
 from logto_asgi.models import PendingSignIn, TokenSet
+from logto_asgi.oidc.access_tokens import verify_access_token
 from logto_asgi.oidc.client_grants import (
     build_client_credentials_request,
     build_exchange_request,
     parse_exchange_response,
 )
 from logto_asgi.oidc.discovery import Discovery, DiscoveryCache
-from logto_asgi.oidc.keys import KeyNotFound, KeySet
+from logto_asgi.oidc.keys import KeyNotFound, KeySet, PublicKey
 from logto_asgi.oidc.metadata import ProviderMetadata
 from logto_asgi.oidc.protocol import build_end_session_url
 from logto_asgi.oidc.token_endpoint import (
     build_client_request,
     build_code_request,
+    build_introspection_request,
     build_refresh_request,
     build_revocation_request,
     build_userinfo_request,
     parse_document,
+    parse_introspection_response,
     parse_revocation_response,
     parse_token_response,
     parse_userinfo_response,
@@ -41,6 +44,11 @@ if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
 
 __all__ = ["OidcClient"]
+
+T = TypeVar("T")
+
+_PATIENCE = 2.0
+"""Seconds that a caller's token waits for newer keys while there are older ones."""
 
 
 class OidcClient:
@@ -160,6 +168,25 @@ class OidcClient:
         """Revoke a token (RFC 7009 §2), if the issuer offers that. `timeout` shortens the deadline, in seconds."""
         await within(self._deadline(timeout), self._revoke(token))
 
+    async def keys(self) -> KeySet:
+        """Return the keys for tokens that callers bring: an hour old at most, or a day where fetching fails."""
+        return await within(self._config.http_timeout, self._discovery.keys(patience=self._patience))
+
+    async def verify_access_token(self, raw: str) -> tuple[AccessTokenClaims, PublicKey]:
+        """Verify an access token that a caller brought (RFC 9068 §4), and tell which key signed it."""
+
+        def verify(metadata: ProviderMetadata, keys: KeySet) -> tuple[AccessTokenClaims, PublicKey]:
+            return verify_access_token(raw, keys=keys, metadata=metadata, config=self._config, now=self._clock())
+
+        return await within(self._config.http_timeout, self._with_keys_for_callers(verify))
+
+    async def introspect(self, token: str) -> dict[str, Any] | None:
+        """Ask what an opaque access token is (RFC 7662 §2): what the issuer says, or None when it is not active.
+
+        Raise `SetupError` where the issuer does not offer that.
+        """
+        return await within(self._config.http_timeout, self._introspect(token))
+
     async def end_session_url(
         self,
         *,
@@ -175,6 +202,10 @@ class OidcClient:
         """Stop what is being fetched and close the connections, except those of a client that was handed in."""
         self._discovery.cancel()
         await self._transport.aclose()
+
+    @property
+    def _patience(self) -> float:
+        return min(_PATIENCE, self._config.http_timeout / 4)
 
     def _deadline(self, timeout: float | None) -> float:
         return self._config.http_timeout if timeout is None else min(timeout, self._config.http_timeout)
@@ -223,7 +254,7 @@ class OidcClient:
         request = build_client_request(metadata.token_endpoint, form, self._config)
         return parse(await self._transport.send(request, retry_until=retry_until))
 
-    async def _with_keys(self, verify: Callable[[ProviderMetadata, KeySet], IdTokenClaims]) -> IdTokenClaims:
+    async def _with_keys(self, verify: Callable[[ProviderMetadata, KeySet], T]) -> T:
         metadata = await self._discovery.metadata()
         keys = await self._discovery.keys()
         try:
@@ -231,6 +262,25 @@ class OidcClient:
         except KeyNotFound:
             pass
         return verify(metadata, await self._discovery.keys_beyond(keys))
+
+    async def _with_keys_for_callers(self, verify: Callable[[ProviderMetadata, KeySet], T]) -> T:
+        """Do the same for tokens that anybody may send: through an outage and apart from sign-in."""
+        metadata = await self._discovery.metadata(patience=self._patience)
+        keys = await self._discovery.keys(patience=self._patience)
+        try:
+            return verify(metadata, keys)
+        except KeyNotFound:
+            pass
+        return verify(metadata, await self._discovery.keys_beyond(keys, strangers=True))
+
+    async def _introspect(self, token: str) -> dict[str, Any] | None:
+        metadata = await self._discovery.metadata(patience=self._patience)
+        if metadata.introspection_endpoint is None:
+            raise SetupError("The issuer offers no introspection of opaque tokens. Leave `opaque=True` out.")
+        request = build_client_request(
+            metadata.introspection_endpoint, build_introspection_request(token), self._config
+        )
+        return parse_introspection_response(await self._transport.send(request))
 
     async def _userinfo(self, access_token: str, sub: str) -> UserInfo:
         metadata = await self._discovery.metadata()

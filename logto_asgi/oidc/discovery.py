@@ -16,6 +16,7 @@ from logto_asgi.errors import IssuerError, IssuerUnavailable
 from logto_asgi.oidc.keys import KeySet, parse_key_set
 from logto_asgi.oidc.metadata import ProviderMetadata, discovery_url, parse_metadata
 from logto_asgi.oidc.single_flight import SingleFlight
+from logto_asgi.oidc.transport import within
 
 __all__ = ["Discovery", "DiscoveryCache"]
 
@@ -30,6 +31,10 @@ FAILURE_COOLDOWN = 10
 """Seconds in which a failed refetch is not repeated, while there is an older document to use."""
 UNKNOWN_KEY_COOLDOWN = 1
 """Seconds between refetches because of a token of the token endpoint whose key is unknown."""
+STRANGERS_COOLDOWN = 5
+"""The same for bearer tokens, which anybody may send. Neither uses up the other's."""
+OUTAGE = 60
+"""Seconds after a failure in which nobody with an older document waits for the next try."""
 
 T = TypeVar("T")
 
@@ -54,15 +59,31 @@ class _Kept(Generic[T]):
         return self.failed_at is not None and 0 <= now - self.failed_at < limit
 
 
+@dataclass(slots=True)
+class _Cooldown:
+    """When a document was last fetched out of turn. Times are in seconds."""
+
+    lasts: int
+    began_at: float | None = None
+
+    def is_on(self, now: float) -> bool:
+        return self.began_at is not None and 0 <= now - self.began_at < self.lasts
+
+
 class DiscoveryCache:
     """What is known of one issuer: plain data without lock or loop, shared by the clients of several event loops."""
 
-    __slots__ = ("keys", "metadata", "unknown_key_at")
+    __slots__ = ("keys", "metadata", "strangers_key", "unknown_key")
 
     def __init__(self) -> None:
         self.metadata: _Kept[ProviderMetadata] = _Kept()
         self.keys: _Kept[KeySet] = _Kept()
-        self.unknown_key_at: float | None = None
+        self.unknown_key = _Cooldown(UNKNOWN_KEY_COOLDOWN)
+        self.strangers_key = _Cooldown(STRANGERS_COOLDOWN)
+
+    def fresh_keys(self, now: float) -> KeySet | None:
+        """Return keys at most an hour old without fetching, or None."""
+        return self.keys.younger_than(KEYS_AGE, now)
 
 
 class Discovery:
@@ -87,37 +108,46 @@ class Discovery:
         """Return the metadata of any age without fetching, or None."""
         return self._cache.metadata.value
 
-    async def metadata(self) -> ProviderMetadata:
-        """Return metadata at most an hour old, or older where fetching fails. Raise `IssuerError` without any."""
+    async def metadata(self, *, patience: float | None = None) -> ProviderMetadata:
+        """Return metadata at most an hour old, or older where fetching fails. Raise `IssuerError` without any.
+
+        With `patience`, older metadata also serves where fetching takes longer than so many seconds; it goes on.
+        """
         kept, now = self._cache.metadata, self._clock()
         value = kept.younger_than(METADATA_AGE, now)
         if value is not None:
             return value
-        return await self._renew(kept, self._metadata_flight, self._fetch_metadata, usable=kept.value)
+        return await self._renew(kept, self._metadata_flight, self._fetch_metadata, kept.value, patience)
 
-    async def keys(self) -> KeySet:
-        """Return keys at most an hour old, or a day where fetching fails. Raise `IssuerError` without any."""
+    async def keys(self, *, patience: float | None = None) -> KeySet:
+        """Return keys at most an hour old, or a day where fetching fails. Raise `IssuerError` without any.
+
+        With `patience`, older keys also serve where fetching takes longer than so many seconds; it goes on.
+        """
         kept, now = self._cache.keys, self._clock()
         value = kept.younger_than(KEYS_AGE, now)
         if value is not None:
             return value
         usable = kept.younger_than(KEYS_LIMIT, now)
-        return await self._renew(kept, self._keys_flight, self._fetch_keys, usable=usable)
+        return await self._renew(kept, self._keys_flight, self._fetch_keys, usable, patience)
 
-    async def keys_beyond(self, known: KeySet) -> KeySet:
+    async def keys_beyond(self, known: KeySet, *, strangers: bool = False) -> KeySet:
         """Return a key set that is newer than `known`, which lacks the key of a token; `known` itself in the cooldown.
 
+        `strangers`: the token came from anybody, so the longer cooldown of such tokens counts, and only theirs.
         Raise `IssuerError` when it cannot be fetched: a lack of keys is not the token's fault.
         """
         kept, now = self._cache.keys, self._clock()
         if kept.value is not None and kept.value is not known:
             return kept.value
-        last = self._cache.unknown_key_at
-        if not self._keys_flight.running and last is not None and 0 <= now - last < UNKNOWN_KEY_COOLDOWN:
+        cooldown = self._cache.strangers_key if strangers else self._cache.unknown_key
+        if not self._keys_flight.running and cooldown.is_on(now):
             if kept.failed_at is not None:
-                raise IssuerUnavailable("The issuer's keys cannot be fetched at the moment.", retry_after=1)
+                raise IssuerUnavailable(
+                    "The issuer's keys cannot be fetched at the moment.", retry_after=cooldown.lasts
+                )
             return known
-        self._cache.unknown_key_at = now
+        cooldown.began_at = now
         return await self._keys_flight.run(self._fetch_keys)
 
     def cancel(self) -> None:
@@ -125,9 +155,18 @@ class Discovery:
         self._metadata_flight.cancel()
         self._keys_flight.cancel()
 
-    async def _renew(self, kept: _Kept[T], flight: SingleFlight[T], fetch: Callable[[], Any], *, usable: T | None) -> T:
+    async def _renew(
+        self,
+        kept: _Kept[T],
+        flight: SingleFlight[T],
+        fetch: Callable[[], Any],
+        usable: T | None,
+        patience: float | None,
+    ) -> T:
         if usable is not None and kept.failed_within(FAILURE_COOLDOWN, self._clock()):
             return usable
+        if usable is not None and patience is not None:
+            return await self._renew_in_passing(kept, flight, fetch, usable, patience)
         try:
             return await flight.run(fetch)
         except IssuerError as error:
@@ -135,6 +174,20 @@ class Discovery:
                 raise
             logger.warning("The issuer's %s cannot be renewed; the older one is used: %s", type(usable).__name__, error)
             return usable
+
+    async def _renew_in_passing(
+        self, kept: _Kept[T], flight: SingleFlight[T], fetch: Callable[[], Any], usable: T, patience: float
+    ) -> T:
+        """Return the renewed document if it comes soon. In an outage only the first ones wait at all."""
+        is_outage = kept.failed_within(OUTAGE, self._clock())
+        try:
+            return await within(0 if is_outage else patience, flight.run(fetch))
+        except IssuerError as error:
+            if not is_outage:
+                logger.warning("The issuer's %s is used beyond its time: %s", type(usable).__name__, error)
+        if kept.value is usable:  # Else it came just now.
+            kept.failed_at = self._clock()
+        return usable
 
     async def _fetch_metadata(self) -> ProviderMetadata:
         kept = self._cache.metadata

@@ -9,13 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from logto_asgi.errors import VerificationError
 from logto_asgi.oidc.keys import ALGORITHMS, KeySet, PublicKey, decode_base64url
 from logto_asgi.oidc.strict_json import MalformedJSON, parse_object
 
-__all__ = ["MAX_HEADER", "MAX_TOKEN", "SignedToken", "open_signed", "split_token"]
+if TYPE_CHECKING:
+    from joserfc.jwa import JWSAlgModel
+
+__all__ = ["MAX_HEADER", "MAX_TOKEN", "SignedToken", "open_signed", "open_with", "split_token"]
 
 MAX_TOKEN = 16 * 1024
 """Characters. An ID token lives in a cookie of a few kilobytes; this is far beyond."""
@@ -67,7 +71,11 @@ def split_token(raw: str, *, allowed: Collection[str]) -> SignedToken:
 
 def open_signed(token: SignedToken, *, keys: KeySet) -> dict[str, Any]:
     """Check the signature and return the payload. Raise `KeyNotFound` or `VerificationError`."""
-    key = keys.find(kid=token.kid, alg=token.alg)
+    return open_with(token, keys.find(kid=token.kid, alg=token.alg))
+
+
+def open_with(token: SignedToken, key: PublicKey) -> dict[str, Any]:
+    """Check the signature with the key that was found for it, and return the payload. Raise `VerificationError`."""
     if not _is_signed_by(key, token):
         raise VerificationError("signature", "The token's signature is wrong.")
     return _decode_object(token.payload, "payload")
@@ -87,15 +95,20 @@ def _check_header(header: dict[str, Any], allowed: Collection[str]) -> None:
 
 
 def _is_signed_by(key: PublicKey, token: SignedToken) -> bool:
-    from joserfc.jwa import JWS_ALGORITHMS
-
-    # The algorithm's own model: the functions above it add a registry whose defaults include HS256.
-    model = next(model for model in JWS_ALGORITHMS if model.name == token.alg)
+    model = _model(token.alg)
     try:
         model.check_key(key.material)
         return model.verify(token.signing_input, token.signature, key.material)
     except Exception:  # noqa: BLE001 - crafted signatures make libraries raise many kinds; none is a valid signature
         return False
+
+
+@cache
+def _model(alg: str) -> JWSAlgModel:
+    """Return the algorithm itself: the functions of joserfc above it add a registry whose defaults include HS256."""
+    from joserfc.jwa import JWS_ALGORITHMS
+
+    return next(model for model in JWS_ALGORITHMS if model.name == alg)
 
 
 def _decode(text: str, what: str) -> bytes:

@@ -7,6 +7,8 @@ only from the members that make the key: what else a JWK says is judged here and
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -74,6 +76,8 @@ class PublicKey:
     curve: str | None
     alg: str | None
     material: Any = field(repr=False, compare=False)
+    fingerprint: bytes = field(repr=False)
+    """Of id, algorithm and material together: another key under the same id has another one."""
 
     def fits(self, alg: str) -> bool:
         """Tell whether `alg` may be used with this key, also where the key names no algorithm (RFC 8725 §3.1)."""
@@ -86,6 +90,10 @@ class KeySet:
     """The usable keys of an issuer at one moment."""
 
     keys: tuple[PublicKey, ...]
+    fingerprints: frozenset[bytes] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fingerprints", frozenset(key.fingerprint for key in self.keys))
 
     def find(self, *, kid: str | None, alg: str) -> PublicKey:
         """Return the one key for this header. Raise `KeyNotFound`, or `VerificationError` when none or several fit."""
@@ -134,10 +142,16 @@ def _import(entry: Any) -> tuple[PublicKey | None, str]:
         if is_bad(entry):
             return None, fault
     try:
-        material = _import_material({name: entry[name] for name in _MEMBERS[entry["kty"]]})
+        members = {name: entry[name] for name in _MEMBERS[entry["kty"]]}
+        material = _import_material(members)
     except Exception as error:  # noqa: BLE001 - libraries raise many kinds for crafted keys; all mean "not usable"
         return None, f"it cannot be read ({type(error).__name__})"
-    return PublicKey(entry.get("kid"), entry["kty"], entry.get("crv"), entry.get("alg"), material), ""
+    kid, alg = entry.get("kid"), entry.get("alg")
+    return PublicKey(kid, entry["kty"], entry.get("crv"), alg, material, _fingerprint(kid, alg, members)), ""
+
+
+def _fingerprint(kid: str | None, alg: str | None, members: dict[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps([kid, alg, members], sort_keys=True).encode()).digest()
 
 
 def _import_material(members: dict[str, str | list[str]]) -> Any:

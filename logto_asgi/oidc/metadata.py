@@ -31,6 +31,7 @@ class ProviderMetadata:
     userinfo_endpoint: str | None = None
     end_session_endpoint: str | None = None
     revocation_endpoint: str | None = None
+    introspection_endpoint: str | None = None
     authorization_response_iss_parameter_supported: bool = False
     backchannel_logout_supported: bool = False
     backchannel_logout_session_supported: bool = False
@@ -102,6 +103,7 @@ _FIELDS: tuple[tuple[str, bool, Callable[[Any], Any]], ...] = (
     ("userinfo_endpoint", False, _endpoint),
     ("end_session_endpoint", False, _endpoint),
     ("revocation_endpoint", False, _endpoint),
+    ("introspection_endpoint", False, _endpoint),
     ("authorization_response_iss_parameter_supported", False, _flag),
     ("backchannel_logout_supported", False, _flag),
     ("backchannel_logout_session_supported", False, _flag),

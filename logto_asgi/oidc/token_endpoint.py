@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 __all__ = [
     "build_client_request",
     "build_code_request",
+    "build_introspection_request",
     "build_refresh_request",
     "build_revocation_request",
     "build_userinfo_request",
     "parse_document",
+    "parse_introspection_response",
     "parse_revocation_response",
     "parse_token_response",
     "parse_userinfo_response",
@@ -80,6 +82,11 @@ def build_refresh_request(
 def build_revocation_request(token: str) -> dict[str, str]:
     """Return the form that revokes a token (RFC 7009 §2.1)."""
     return {"token": token}
+
+
+def build_introspection_request(token: str) -> dict[str, str]:
+    """Return the form that asks about an access token (RFC 7662 §2.1)."""
+    return {"token": token, "token_type_hint": "access_token"}
 
 
 def build_client_request(url: str, form: Mapping[str, str], config: LogtoConfig) -> Request:
@@ -145,6 +152,17 @@ def parse_userinfo_response(answer: Answer, *, sub: str) -> UserInfo:
     except ValueError as error:
         fault = str(error)
     raise IssuerResponseInvalid(f"The issuer's userinfo is not acceptable: {fault}.")
+
+
+def parse_introspection_response(answer: Answer) -> dict[str, Any] | None:
+    """Return what the issuer says of an active token, or None of one that is not (RFC 7662 §2.2).
+
+    Raise `IssuerRefused` for an error (§2.3), `IssuerResponseInvalid` for an answer that leaves it open.
+    """
+    values = _success(answer, "introspection endpoint")
+    if not isinstance(values.get("active"), bool):
+        raise IssuerResponseInvalid("The answer of the issuer's introspection endpoint has no `active`: true or false.")
+    return values if values["active"] is True else None
 
 
 def parse_revocation_response(answer: Answer) -> None:

@@ -8,12 +8,26 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from logto_asgi.claims import IdTokenClaims
 from logto_asgi.errors import VerificationError
+from logto_asgi.oidc.claim_rules import (
+    Claims,
+    Shape,
+    audiences,
+    check_shapes,
+    has_begun,
+    is_audience,
+    is_subject,
+    is_text,
+    is_time,
+    is_unexpired,
+    was_issued,
+    whole_seconds,
+)
 from logto_asgi.oidc.jose import open_signed, split_token
 from logto_asgi.oidc.keys import ALGORITHMS, KeyNotFound, KeySet
 
@@ -22,11 +36,6 @@ if TYPE_CHECKING:
     from logto_asgi.oidc.metadata import ProviderMetadata
 
 __all__ = ["KeyNotFound", "same_text", "verify_id_token", "verify_refreshed_id_token"]
-
-_LATEST = 253_402_300_799
-"""The end of the year 9999. What lies beyond is no time."""
-_MAX_SUB = 255
-"""Characters (Core §2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +49,6 @@ class _Expected:
     max_age: int | None
     access_token: str | None = field(repr=False)
     code: str | None = field(repr=False)
-
-
-_Claims = Mapping[str, Any]
 
 
 def verify_id_token(
@@ -78,7 +84,7 @@ def verify_id_token(
         access_token=access_token,
         code=code,
     )
-    _check_shapes(claims)
+    check_shapes(claims, _SHAPES, "ID token")
     for name, holds, message in _CHECKS:
         if not holds(claims, expected):
             raise VerificationError(name, message)
@@ -112,70 +118,40 @@ def same_text(left: str, right: str) -> bool:
     return hmac.compare_digest(left.encode(), right.encode())
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_subject(value: Any) -> bool:
-    return _is_text(value) and len(value) <= _MAX_SUB
-
-
-def _is_audience(value: Any) -> bool:
-    return _is_text(value) or (isinstance(value, list) and bool(value) and all(map(_is_text, value)))
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LATEST
-
-
-_SHAPES: tuple[tuple[str, bool, Callable[[Any], bool]], ...] = (
-    # claim, required, its type
-    ("iss", True, _is_text),
-    ("sub", True, _is_subject),
-    ("aud", True, _is_audience),
-    ("exp", True, _is_time),
-    ("iat", True, _is_time),
-    ("nbf", False, _is_time),
-    ("auth_time", False, _is_time),
-    ("nonce", False, _is_text),
-    ("azp", False, _is_text),
-    ("at_hash", False, _is_text),
-    ("c_hash", False, _is_text),
-    ("sid", False, _is_text),
+_SHAPES: tuple[Shape, ...] = (
+    ("iss", True, is_text),
+    ("sub", True, is_subject),
+    ("aud", True, is_audience),
+    ("exp", True, is_time),
+    ("iat", True, is_time),
+    ("nbf", False, is_time),
+    ("auth_time", False, is_time),
+    ("nonce", False, is_text),
+    ("azp", False, is_text),
+    ("at_hash", False, is_text),
+    ("c_hash", False, is_text),
+    ("sid", False, is_text),
 )
 
 
-def _check_shapes(claims: _Claims) -> None:
-    for name, required, is_right in _SHAPES:
-        if name not in claims:
-            if required:
-                raise VerificationError(name, f"The ID token has no `{name}`.")
-        elif not is_right(claims[name]):
-            raise VerificationError(name, f"The ID token's `{name}` has the wrong type or size.")
-
-
-def _audiences(value: str | list[str] | tuple[str, ...]) -> frozenset[str]:
-    return frozenset([value] if isinstance(value, str) else value)
-
-
-def _is_ours_alone(claims: _Claims, expected: _Expected) -> bool:
+def _is_ours_alone(claims: Claims, expected: _Expected) -> bool:
     # Core §3.1.3.7 step 3: other audiences must be trusted; they are when the token was issued to us (azp).
-    return len(_audiences(claims["aud"])) == 1 or "azp" in claims
+    return len(audiences(claims["aud"])) == 1 or "azp" in claims
 
 
-def _nonce_fits(claims: _Claims, expected: _Expected) -> bool:
+def _nonce_fits(claims: Claims, expected: _Expected) -> bool:
     return expected.nonce is None or ("nonce" in claims and same_text(claims["nonce"], expected.nonce))
 
 
-def _sign_in_is_recent(claims: _Claims, expected: _Expected) -> bool:
+def _sign_in_is_recent(claims: Claims, expected: _Expected) -> bool:
     if expected.max_age is None:
         return True
     age = expected.now - claims["auth_time"] if "auth_time" in claims else None
     return age is not None and -expected.leeway <= age <= expected.max_age + expected.leeway
 
 
-def _hash_fits(claim: str, subject: Callable[[_Expected], str | None]) -> Callable[[_Claims, _Expected], bool]:
-    def holds(claims: _Claims, expected: _Expected) -> bool:
+def _hash_fits(claim: str, subject: Callable[[_Expected], str | None]) -> Callable[[Claims, _Expected], bool]:
+    def holds(claims: Claims, expected: _Expected) -> bool:
         text = subject(expected)
         return claim not in claims or text is None or same_text(claims[claim], _half_hash(text, expected.alg))
 
@@ -187,18 +163,18 @@ def _half_hash(text: str, alg: str) -> str:
     return base64.urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
 
 
-_CHECKS: tuple[tuple[str, Callable[[_Claims, _Expected], bool], str], ...] = (
+_CHECKS: tuple[tuple[str, Callable[[Claims, _Expected], bool], str], ...] = (
     ("iss", lambda c, e: c["iss"] == e.issuer, "The ID token comes from another issuer."),
-    ("aud", lambda c, e: e.client_id in _audiences(c["aud"]), "The ID token is for another app."),
+    ("aud", lambda c, e: e.client_id in audiences(c["aud"]), "The ID token is for another app."),
     ("azp", lambda c, e: c.get("azp", e.client_id) == e.client_id, "The ID token was issued to another app."),
     ("aud", _is_ours_alone, "The ID token is for several apps and does not say that it was issued to this one."),
-    ("exp", lambda c, e: e.now < c["exp"] + e.leeway, "The ID token has expired. Is this machine's clock right?"),
+    ("exp", lambda c, e: is_unexpired(c, e.now, e.leeway), "The ID token has expired. Is this machine's clock right?"),
     (
         "iat",
-        lambda c, e: c["iat"] <= e.now + e.leeway,
+        lambda c, e: was_issued(c, e.now, e.leeway),
         "The ID token is from the future. Is this machine's clock right?",
     ),
-    ("nbf", lambda c, e: c.get("nbf", 0) <= e.now + e.leeway, "The ID token is not valid yet."),
+    ("nbf", lambda c, e: has_begun(c, e.now, e.leeway), "The ID token is not valid yet."),
     ("nonce", _nonce_fits, "The ID token belongs to another sign-in."),
     (
         "auth_time",
@@ -212,17 +188,15 @@ _CHECKS: tuple[tuple[str, Callable[[_Claims, _Expected], bool], str], ...] = (
 _CONTINUITY: tuple[tuple[str, Callable[[IdTokenClaims, IdTokenClaims], bool]], ...] = (
     ("iss", lambda new, old: new.iss == old.iss),
     ("sub", lambda new, old: new.sub == old.sub),
-    ("aud", lambda new, old: _audiences(new.aud) == _audiences(old.aud)),
+    ("aud", lambda new, old: audiences(new.aud) == audiences(old.aud)),
     ("azp", lambda new, old: new.azp == old.azp),
     ("nonce", lambda new, old: new.nonce is None or new.nonce == old.nonce),
 )
 
 
-def _parse(claims: _Claims) -> IdTokenClaims:
-    # Times may have a fraction (RFC 7519 §2); whole seconds are what the models hold.
-    whole = {name: int(claims[name]) for name in ("exp", "iat", "nbf", "auth_time") if name in claims}
+def _parse(claims: Claims) -> IdTokenClaims:
     try:
-        return IdTokenClaims.parse({**claims, **whole})
+        return IdTokenClaims.parse(whole_seconds(claims))
     except ValueError as error:
         fault = str(error)
     raise VerificationError("claims", f"The ID token is not acceptable: {fault}.")
