@@ -15,13 +15,14 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from logto_asgi.credentials import Credentials
 from logto_asgi.errors import ConfigurationError, ConfigurationProblem, HTTPError, IssuerError, LogtoError
 from logto_asgi.guards import decide, enter, same_app, take_bearer
 from logto_asgi.presented import BEARER_SUBPROTOCOL, brings_token, offers_bearer
 from logto_asgi.requirements import GuardOptions, Way, requirement_of
 from logto_asgi.responses import answer, install
 from logto_asgi.runtime import Logto
-from logto_asgi.user import SCOPE_KEY, Credentials, LogtoUser, visit_of
+from logto_asgi.user import SCOPE_KEY, LogtoUser, visit_of
 from logto_asgi.visit import Visit
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class LogtoMiddleware:
                 return
             visit = Visit(self.logto, scope, install)
             user = LogtoUser(visit)
-            _place(scope, user)
+            _place(scope, user, visit)
             try:
                 if self._looks_ahead:
                     await self._look_ahead(visit, user)
@@ -146,7 +147,7 @@ class LogtoMiddleware:
         return True
 
 
-def _place(scope: Scope, user: LogtoUser) -> None:
+def _place(scope: Scope, user: LogtoUser, visit: Visit) -> None:
     scope[SCOPE_KEY] = user
     state = scope.get("state")
     if state is None:
@@ -155,7 +156,7 @@ def _place(scope: Scope, user: LogtoUser) -> None:
         state["user"] = user
     if isinstance(scope.get("user", user), LogtoUser):
         scope["user"] = user
-        scope["auth"] = Credentials(user)
+        scope["auth"] = Credentials(user, visit)
 
 
 def _sending_session(visit: Visit, send: Send) -> Send:

@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, model_validator
 from pydantic_core import CoreSchema, core_schema
-from starlette.authentication import AuthCredentials, BaseUser
+from starlette.authentication import BaseUser
 
 from logto_asgi.claims import AccessTokenClaims, IdTokenClaims, TokenClaims, UserInfo
 from logto_asgi.errors import AccessTokenMismatch, LogtoError, SetupError, SignInRequired
 from logto_asgi.models import Session
 from logto_asgi.oidc.peek import read_unverified_claims
-from logto_asgi.origins import SAFE_METHODS, is_same_origin_request
 from logto_asgi.presented import presented_token
 from logto_asgi.visit import Visit
 
 if TYPE_CHECKING:
     from logto_asgi.runtime import Logto
 
-__all__ = ["SCOPE_KEY", "Credentials", "LogtoUser", "PublicUser", "visit_of"]
+__all__ = ["SCOPE_KEY", "LogtoUser", "PublicUser", "visit_of"]
 
 SCOPE_KEY = "logto_asgi"
 """Where the middleware puts the user in the ASGI scope. `request.state.user` may belong to the app."""
@@ -334,35 +333,7 @@ class LogtoUser(BaseUser):
 LogtoUser.__pydantic_serializer__ = TypeAdapter(LogtoUser).serializer  # type: ignore[attr-defined]
 
 
-class Credentials(AuthCredentials):
-    """Starlette's `request.auth`: `authenticated` and the granted scopes, looked up when somebody asks.
-
-    For a request that would change something and comes from another site it holds nothing, so that `@requires`
-    refuses it as every guard does.
-    """
-
-    def __init__(self, user: LogtoUser) -> None:
-        self._user = user
-
-    @property
-    def scopes(self) -> list[str]:  # type: ignore[override]
-        """What Starlette's `@requires` compares."""
-        user = self._user
-        if not user.is_authenticated or not _may_act(user):
-            return []
-        return ["authenticated", *user.scopes]
-
-
 def visit_of(scope: Mapping[str, Any]) -> Visit | None:
     """Return the visit behind the user that the middleware put into a scope; None without the middleware."""
     user: LogtoUser | None = scope.get(SCOPE_KEY)
     return None if user is None else user._visit
-
-
-def _may_act(user: LogtoUser) -> bool:
-    visit = user._visit
-    if visit.bearer is not None:  # no browser sends it by itself
-        return True
-    if visit.scope["type"] == "websocket" or visit.scope["method"] in SAFE_METHODS:
-        return True
-    return is_same_origin_request(visit.scope["headers"], visit.config)

@@ -25,6 +25,7 @@ from logto_asgi.fastapi.dependencies import (  # noqa: E402 - an older FastAPI i
     user_info,
 )
 from logto_asgi.fastapi.routers import AUTH_RESPONSES, auth_router  # noqa: E402
+from logto_asgi.fastapi.schemes import describe_guards  # noqa: E402
 
 __all__ = [
     "AUTH_RESPONSES",
@@ -34,6 +35,7 @@ __all__ = [
     "auth_router",
     "bearer_token",
     "current_user",
+    "describe_guards",
     "organization_token",
     "require_auth",
     "user_info",

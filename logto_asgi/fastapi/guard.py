@@ -6,12 +6,11 @@ Annotations are real objects here: FastAPI reads the signatures of the guards. W
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, NoReturn, TypeVar, Unpack, overload
 
-from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 from fastapi.security import SecurityScopes
-from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from logto_asgi.errors import SetupError
+from logto_asgi.fastapi.schemes import GuardScheme
 from logto_asgi.guards import decide, enter, is_due, recheck
 from logto_asgi.requirements import GuardOptions, Requirement, requirement_of
 from logto_asgi.user import LogtoUser
@@ -21,21 +20,14 @@ __all__ = ["Configurable", "Entrance", "Guard", "MadeByCall"]
 
 T = TypeVar("T")
 
-_SESSION = APIKey.model_validate(
-    {"in": APIKeyIn.cookie, "name": "logto session", "description": "The session cookie that signing in sets."}
-)
-_BEARER = HTTPBearer(bearerFormat="JWT", description="An access token for this API.")
 
-
-class Guard(SecurityBase, Generic[T]):
+class Guard(GuardScheme, Generic[T]):
     """One flat dependency. FastAPI reads its signature and awaits it; `Entrance` is what it calls."""
 
     def __init__(self, need: Requirement, read: Callable[[LogtoUser], Coroutine[Any, Any, T]] | None = None) -> None:
-        self.need = need
+        super().__init__(need)
         self._read = read
         self._with_scopes: dict[tuple[str, ...], Requirement] = {}
-        self.model = _SESSION if need.session else _BEARER
-        self.scheme_name = "LogtoSession" if need.session else "LogtoBearer"
 
     def enter(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Coroutine[Any, Any, T]:
         """Refuse an anonymous visitor at once, before there is a coroutine that somebody could forget to await."""

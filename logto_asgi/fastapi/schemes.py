@@ -58,6 +58,7 @@ class GuardScheme(SecurityBase):
             self.__signature__ = _with_alternative(inspect.signature(self), _Alternative(self))
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Any:
+        """Guard: what a subclass does."""
         raise NotImplementedError
 
     @property
