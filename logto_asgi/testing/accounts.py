@@ -14,6 +14,7 @@ from logto_asgi.testing import screens
 from logto_asgi.testing.authorization import redirect
 from logto_asgi.testing.clients import Client, authenticate
 from logto_asgi.testing.core import Core
+from logto_asgi.testing.keys import is_jwt
 from logto_asgi.testing.parameters import Parameters
 from logto_asgi.testing.refusals import Refusal
 
@@ -29,10 +30,8 @@ class UserinfoEndpoint:
     def __call__(self, request: Request, params: Parameters) -> Response:
         """Answer the claims of an opaque access token; a resource's JWT is refused."""
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
-        token = self._core.storage.access_tokens.get(value) if scheme.lower() == "bearer" else None
-        if token is None or token.grant.revoked or token.expires_at <= self._core.clock():
-            raise Refusal("invalid_token", "invalid token provided", challenge="Bearer")
-        if self._core.directory.active(token.grant.sub) is None:
+        token = self._core.live_token(value) if scheme.lower() == "bearer" else None
+        if token is None:
             raise Refusal("invalid_token", "invalid token provided", challenge="Bearer")
         if "openid" not in token.scopes:
             raise Refusal("insufficient_scope", "access token missing openid scope", challenge="Bearer")
@@ -51,10 +50,8 @@ class RevocationEndpoint:
         params.refuse_repeated(("token", "token_type_hint", "client_id", "client_secret"))
         authorization = request.headers.get("authorization")
         client = authenticate(self._core.clients, authorization, params, self._core.clock())
-        value = params.get("token")
-        if value is None:
-            raise Refusal("invalid_request", "missing required parameter 'token'")
-        if value.count(".") == 2:
+        value = params.require("token")
+        if is_jwt(value):
             raise Refusal("unsupported_token_type", "Structured JWT Tokens cannot be revoked")
         storage = self._core.storage
         token = storage.refresh_tokens.get(value) or storage.access_tokens.get(value)

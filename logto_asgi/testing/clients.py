@@ -7,19 +7,37 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote_plus
 
 from logto_asgi.testing.parameters import Parameters
 from logto_asgi.testing.refusals import Refusal
 
-__all__ = ["Client", "authenticate"]
+__all__ = [
+    "AUTHORIZATION_CODE",
+    "CLIENT_CREDENTIALS",
+    "GRANT_TYPES",
+    "REFRESH_TOKEN",
+    "TOKEN_EXCHANGE",
+    "Client",
+    "authenticate",
+]
+
+
+AUTHORIZATION_CODE = "authorization_code"
+REFRESH_TOKEN = "refresh_token"
+CLIENT_CREDENTIALS = "client_credentials"
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+GRANT_TYPES = (AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS, TOKEN_EXCHANGE)
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An app: with `app_secret` a confidential one (a traditional web app), without it a public one."""
+    """An app: with `app_secret` a confidential one (a traditional web app), without it a public one.
+
+    With `machine` it signs nobody in and gets tokens by its own name. Raise `ValueError` for one without a secret.
+    """
 
     app_id: str
     app_secret: str | None = field(default=None, repr=False)
@@ -33,6 +51,24 @@ class Client:
     """Shown on the sign-in page; the app id otherwise."""
     secret_expires_at: float | None = None
     """Seconds since 1970."""
+    machine: bool = False
+    """A machine-to-machine app: client credentials, and no sign-in."""
+    permissions: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """What a machine may do by its roles: scopes by resource."""
+    organizations: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """The organizations that a machine belongs to, and the scopes that its roles give there."""
+    token_exchange: bool = False
+    """The app may exchange tokens (RFC 8693). A third-party one may not, whatever this says."""
+
+    def __post_init__(self) -> None:
+        if self.machine and self.app_secret is None:
+            raise ValueError("a machine authenticates: give the client an app_secret")
+
+    @property
+    def grant_types(self) -> frozenset[str]:
+        """Return what the app may send to the token endpoint (RFC 7591 §2)."""
+        own = {CLIENT_CREDENTIALS} if self.machine else {AUTHORIZATION_CODE, REFRESH_TOKEN}
+        return frozenset(own | {TOKEN_EXCHANGE} if self.token_exchange and not self.third_party else own)
 
     @property
     def is_public(self) -> bool:

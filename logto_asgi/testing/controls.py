@@ -21,6 +21,7 @@ ENDPOINTS = (
     "token",
     "userinfo",
     "revocation",
+    "introspection",
     "end_session",
 )
 

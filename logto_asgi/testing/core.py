@@ -5,14 +5,15 @@ It knows no HTTP: an endpoint brings the request, this brings the clients, the u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from logto_asgi.claims import organization_urn
 from logto_asgi.testing.clients import Client
 from logto_asgi.testing.keys import SigningKeys
-from logto_asgi.testing.storage import Grant, SignOnSession, Storage, new_value
+from logto_asgi.testing.storage import Grant, OpaqueToken, SignOnSession, Storage, new_value
 from logto_asgi.testing.users import Directory
 
 __all__ = ["Core", "Lifetimes", "Rotation"]
@@ -99,19 +100,47 @@ class Core:
             }
         )
 
-    def access_token(self, grant: Grant, audience: str, scopes: Collection[str], **extra: str) -> str:
-        """Sign an access token for a resource or an organization (RFC 9068 §2.2). No scope leaves the claim out."""
+    def access_token(
+        self,
+        sub: str | None,
+        client_id: str | None,
+        *,
+        resource: str | None,
+        organization_id: str | None = None,
+        scopes: Collection[str] = (),
+        header: Mapping[str, Any] | None = None,
+        **extra: Any,
+    ) -> str:
+        """Sign an access token for a resource, an organization or both (RFC 9068 §2.2).
+
+        No scope leaves the claim out, and so does None in `extra`.
+        """
         now = int(self.clock())
         claims: dict[str, Any] = {
             "iss": self.issuer,
-            "aud": audience,
-            "sub": grant.sub,
-            "client_id": grant.client_id,
+            "aud": resource or organization_urn(organization_id or ""),
+            "sub": sub,
+            "client_id": client_id,
             "iat": now,
             "exp": now + self.lifetimes.access_token,
             "jti": new_value(),
+            "scope": " ".join(sorted(scopes)) or None,
+            "organization_id": organization_id if resource else None,
             **extra,
         }
-        if scopes:
-            claims["scope"] = " ".join(sorted(scopes))
-        return self.keys.sign(claims, {"typ": "at+jwt"})
+        kept = {name: value for name, value in claims.items() if value is not None}
+        return self.keys.sign(kept, {"typ": "at+jwt", **(header or {})})
+
+    def opaque_token(self, grant: Grant, scopes: Collection[str], actor: str | None = None) -> str:
+        """Issue an access token for userinfo, which says nothing by itself."""
+        now, value = self.clock(), new_value()
+        token = OpaqueToken(grant, frozenset(scopes), now, now + self.lifetimes.access_token, actor)
+        self.storage.access_tokens[value] = token
+        return value
+
+    def live_token(self, value: str) -> OpaqueToken | None:
+        """Return an opaque access token that has not expired, whose grant stands and whose user is let in."""
+        token = self.storage.access_tokens.get(value)
+        if token is None or token.grant.revoked or token.expires_at <= self.clock():
+            return None
+        return token if self.directory.active(token.grant.sub) else None

@@ -8,10 +8,10 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from logto_asgi.testing.clients import GRANT_TYPES
 from logto_asgi.testing.core import Core
 from logto_asgi.testing.keys import ALGORITHM
 from logto_asgi.testing.parameters import Parameters
-from logto_asgi.testing.tokens import GRANT_TYPES
 from logto_asgi.testing.users import OPENID_SCOPES
 
 __all__ = ["DiscoveryDocument", "KeySetDocument"]
@@ -23,6 +23,7 @@ _ENDPOINTS = {
     "jwks_uri": "/jwks",
     "end_session_endpoint": "/session/end",
     "revocation_endpoint": "/token/revocation",
+    "introspection_endpoint": "/token/introspection",
 }
 _FACTS = {
     "scopes_supported": sorted(OPENID_SCOPES),

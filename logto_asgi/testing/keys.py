@@ -5,6 +5,7 @@ It signs what it is given and knows no claim.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-__all__ = ["ALGORITHM", "SigningKeys"]
+__all__ = ["ALGORITHM", "SigningKeys", "is_jwt"]
 
 ALGORITHM = "ES384"
 
@@ -43,14 +44,28 @@ class SigningKeys:
         full = {"alg": ALGORITHM, "kid": key.kid, **(header or {})}
         return jwt.encode(full, dict(claims), key, algorithms=[ALGORITHM], default_type=None)
 
-    def read(self, token: str) -> dict[str, Any] | None:
-        """Return the claims of a JWT that one of these keys signed, expired or not; None for any other string."""
+    def read(self, token: str, *, typ: str | None = None) -> dict[str, Any] | None:
+        """Return the claims of a JWT that one of these keys signed, expired or not; None for any other string.
+
+        `typ` is what its header must say (RFC 9068 §4); None accepts every one.
+        """
         for key in self._keys:
             try:
-                return dict(jwt.decode(token, key, algorithms=[ALGORITHM]).claims)
+                decoded = jwt.decode(token, key, algorithms=[ALGORITHM])
+                return dict(decoded.claims) if typ in (None, decoded.header.get("typ")) else None
             except (JoseError, ValueError, TypeError):
                 continue
         return None
+
+
+def is_jwt(token: str) -> bool:
+    """Say whether a string has three parts, the first of which is a JSON object (RFC 7515 §7.1)."""
+    parts = token.split(".")
+    try:
+        first = json.loads(base64.urlsafe_b64decode(parts[0] + "=" * (-len(parts[0]) % 4)))
+    except ValueError:  # of base64, of UTF-8 or of JSON
+        return False
+    return len(parts) == 3 and isinstance(first, dict)
 
 
 def _new_key() -> ECKey:

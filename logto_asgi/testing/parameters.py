@@ -32,6 +32,13 @@ class Parameters:
         values = self._values.get(name, ())
         return values[0] if len(values) == 1 else None
 
+    def require(self, name: str) -> str:
+        """Return the value of a parameter. Raise `invalid_request` when it was not sent."""
+        value = self.get(name)
+        if value is None:
+            raise Refusal("invalid_request", f"missing required parameter '{name}'")
+        return value
+
     def all(self, name: str) -> tuple[str, ...]:
         """Return every value of a parameter."""
         return tuple(self._values.get(name, ()))

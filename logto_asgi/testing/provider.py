@@ -1,7 +1,7 @@
 """DevelopmentProvider: a small OpenID provider that speaks Logto's dialect, in memory, for demos and tests.
 
-It puts the endpoints together as one ASGI app and gives tests their levers. It is not for production: anybody can
-sign in as anyone, so it answers this machine only.
+It puts the endpoints together as one ASGI app; what tests do to it is in `levers`. It is not for production: anybody
+can sign in as anyone, so it answers this machine only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -23,24 +22,27 @@ from starlette.types import Receive, Scope, Send
 from logto_asgi.testing import loopback
 from logto_asgi.testing.accounts import EndSessionEndpoint, RevocationEndpoint, UserinfoEndpoint
 from logto_asgi.testing.authorization import AuthorizationEndpoint
-from logto_asgi.testing.clients import Client
+from logto_asgi.testing.clients import GRANT_TYPES, Client
 from logto_asgi.testing.controls import Faults, RequestLog
 from logto_asgi.testing.core import Core, Lifetimes, Rotation
+from logto_asgi.testing.cors import CORS_ENDPOINTS, CrossOrigin
 from logto_asgi.testing.documents import DiscoveryDocument, KeySetDocument
 from logto_asgi.testing.interaction import InteractionEndpoint
+from logto_asgi.testing.introspection import IntrospectionEndpoint
+from logto_asgi.testing.levers import Levers
 from logto_asgi.testing.parameters import Parameters, read_parameters
 from logto_asgi.testing.refusals import Refusal
-from logto_asgi.testing.storage import new_value
-from logto_asgi.testing.tokens import GRANT_TYPES, TokenEndpoint
+from logto_asgi.testing.tokens import TokenEndpoint
 from logto_asgi.testing.users import DEMO_ORGANIZATIONS, DEMO_RESOURCES, DEMO_USERS, DemoUser, Directory, Organization
 
 __all__ = ["DevelopmentProvider"]
 
 _log = logging.getLogger("logto_asgi.testing")
 _Handler = Callable[[Request, Parameters], Response]
+_Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class DevelopmentProvider:
+class DevelopmentProvider(Levers):
     """An ASGI app that behaves like a Logto tenant. Its state is lost when it goes.
 
     Ages are in seconds. `rotate` says when a refresh gives a new refresh token: `"logto"` (public apps always,
@@ -96,87 +98,6 @@ class DevelopmentProvider:
             return
         await self._app(scope, receive, send)
 
-    @property
-    def issuer(self) -> str:
-        """Return the issuer, as it stands in discovery and in tokens."""
-        return self._core.issuer
-
-    @property
-    def endpoint(self) -> str:
-        """Return what an app configures as `LOGTO_ENDPOINT`: the issuer without `/oidc`."""
-        return self.issuer.removesuffix("/oidc")
-
-    @property
-    def users(self) -> tuple[DemoUser, ...]:
-        """Return who can sign in, those who registered included."""
-        return self._core.directory.users
-
-    def add_client(self, client: Client) -> None:
-        """Add an app, or replace the one with the same id."""
-        self._core.clients[client.app_id] = client
-
-    # Levers for tests
-
-    def expire_access_tokens(self) -> None:
-        """Let every opaque access token end now. A JWT says itself when it ends: move the clock for those."""
-        now = self._core.clock()
-        for token in self._core.storage.access_tokens.values():
-            token.expires_at = min(token.expires_at, now)
-
-    def revoke(self, sub: str) -> None:
-        """End every grant and session of a user: the next refresh is `invalid_grant`."""
-        self._core.storage.revoke(lambda grant: grant.sub == sub)
-        self._core.storage.end_sessions(sub)
-
-    def suspend(self, sub: str, suspended: bool = True) -> None:
-        """Suspend a user, or let it in again: no sign-in, no refresh, no userinfo."""
-        self._core.directory.suspend(sub, suspended)
-
-    def set_claims(self, sub: str, **claims: Any) -> None:
-        """Change claims of a user; the next ID token and userinfo answer show them. Unknown names need no scope."""
-        self._core.directory.set_claims(sub, claims)
-
-    def rotate_keys(self) -> None:
-        """Sign with a new key from now on; the previous one stays published."""
-        self._core.keys.rotate()
-
-    def fail_next(
-        self,
-        endpoint: str,
-        status: int = 503,
-        headers: Mapping[str, str] | None = None,
-        body: Mapping[str, object] | str | None = None,
-    ) -> None:
-        """Let the next request to an endpoint fail before anything is done. Ordered twice, the next two fail."""
-        self._faults.fail(endpoint, status, headers, body)
-
-    def delay(self, endpoint: str, seconds: float, *, after: bool = False) -> None:
-        """Make an endpoint slow, before its work or `after` it, until it is called with 0 seconds."""
-        self._faults.delay(endpoint, seconds, after)
-
-    def one_time_token(self, sub: str) -> str:
-        """Return a magic link's token: one sign-in of this user, together with its e-mail as `login_hint`."""
-        token = new_value()
-        self._core.storage.one_time_tokens[token] = sub
-        return token
-
-    def mint_id_token(self, sub: str, *, header: Mapping[str, Any] | None = None, **overrides: Any) -> str:
-        """Sign an ID token for the first client. `overrides` replace claims; None takes one away."""
-        now = int(self._core.clock())
-        scopes = ("openid", "profile", "email", "roles")
-        claims: dict[str, Any] = {
-            **self._core.directory.claims(sub, scopes),
-            "iss": self.issuer,
-            "aud": next(iter(self._core.clients), None),
-            "iat": now,
-            "exp": now + self._core.lifetimes.id_token,
-            **overrides,
-        }
-        kept = {name: value for name, value in claims.items() if name not in overrides or value is not None}
-        return self._core.keys.sign(kept, header)
-
-    # Endpoints
-
     def _routes(self) -> list[Route]:
         authorization = AuthorizationEndpoint(self._core)
         table: list[tuple[str, str, _Handler, tuple[str, ...]]] = [
@@ -187,14 +108,31 @@ class DevelopmentProvider:
             ("token", "/token", TokenEndpoint(self._core), ("POST",)),
             ("userinfo", "/me", UserinfoEndpoint(self._core), ("GET", "POST")),
             ("revocation", "/token/revocation", RevocationEndpoint(self._core), ("POST",)),
+            ("introspection", "/token/introspection", IntrospectionEndpoint(self._core), ("POST",)),
             ("end_session", "/session/end", EndSessionEndpoint(self._core), ("GET", "POST")),
         ]
         prefix = self._core.path.rstrip("/")
         return [
-            Route(prefix + path, self._serve(name, handler), methods=methods) for name, path, handler, methods in table
+            Route(prefix + path, self._shared(name, self._serve(name, handler)), methods=[*methods, *_preflight(name)])
+            for name, path, handler, methods in table
         ]
 
-    def _serve(self, name: str, handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
+    def _shared(self, name: str, endpoint: _Endpoint) -> _Endpoint:
+        """Add CORS to the endpoints that pages of public apps call."""
+        if name not in CORS_ENDPOINTS:
+            return endpoint
+        cross_origin = CrossOrigin(self._core)
+
+        async def shared(request: Request) -> Response:
+            if request.method == "OPTIONS":
+                return cross_origin.preflight(request)
+            response = await endpoint(request)
+            cross_origin.allow(request, response)
+            return response
+
+        return shared
+
+    def _serve(self, name: str, handler: _Handler) -> _Endpoint:
         async def endpoint(request: Request) -> Response:
             try:
                 params = await read_parameters(request)
@@ -221,6 +159,10 @@ class DevelopmentProvider:
                 "anybody who can reach it signs in as anyone, without a password.",
                 self.issuer,
             )
+
+
+def _preflight(name: str) -> tuple[str, ...]:
+    return ("OPTIONS",) if name in CORS_ENDPOINTS else ()
 
 
 def _check_issuer(issuer: str) -> None:

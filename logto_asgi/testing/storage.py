@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Self
 
 from logto_asgi.testing.clients import Client
 
@@ -20,6 +21,7 @@ __all__ = [
     "RefreshToken",
     "SignOnSession",
     "Storage",
+    "SubjectToken",
     "new_value",
 ]
 
@@ -92,6 +94,11 @@ class Grant:
     auth_time: int | None
     revoked: bool = False
 
+    @classmethod
+    def without_sign_in(cls, client_id: str, sub: str, scopes: frozenset[str]) -> Self:
+        """Return a grant that came about without a browser: it brings no refresh token and no ID token."""
+        return cls(client_id, sub, "", scopes, {}, frozenset(), scopes, None, None, None)
+
 
 @dataclass(slots=True)
 class AuthorizationCode:
@@ -121,7 +128,20 @@ class OpaqueToken:
 
     grant: Grant
     scopes: frozenset[str]
+    issued_at: float
     expires_at: float
+    actor: str | None = None
+    """The `sub` of who acts in the user's name (RFC 8693 §4.1)."""
+
+
+@dataclass(slots=True)
+class SubjectToken:
+    """What an administrator or a user made, to be exchanged for access tokens of a user (RFC 8693 §2.1)."""
+
+    sub: str
+    expires_at: float | None
+    """Seconds since 1970; None means never."""
+    single_use: bool
 
 
 class Storage:
@@ -134,6 +154,7 @@ class Storage:
         self.refresh_tokens: dict[str, RefreshToken] = {}
         self.access_tokens: dict[str, OpaqueToken] = {}
         self.one_time_tokens: dict[str, str] = {}
+        self.subject_tokens: dict[str, SubjectToken] = {}
 
     def open_interaction(self, interaction: Interaction, now: float) -> None:
         """Keep an open sign-in page, and drop those that have expired."""
@@ -145,6 +166,14 @@ class Storage:
         for grant in self._grants():
             if matches(grant):
                 grant.revoked = True
+
+    def forget_token(self, value: str) -> bool:
+        """End one token that is no JWT; with a refresh token its grant ends. Return whether there was one."""
+        refresh_token = self.refresh_tokens.get(value)
+        if refresh_token is not None:
+            refresh_token.grant.revoked = True
+        found = [table.pop(value, None) for table in (self.access_tokens, self.subject_tokens)]
+        return refresh_token is not None or any(found)
 
     def end_sessions(self, sub: str) -> None:
         """Forget every browser that is signed in as this user."""

@@ -1,6 +1,6 @@
 """The token endpoint: codes and refresh tokens against tokens, as Logto does it.
 
-`client_credentials` and token exchange are left out. It knows no page and no browser.
+It hands the grants of machines and the exchange of tokens on to their own modules. It knows no page and no browser.
 """
 
 from __future__ import annotations
@@ -14,17 +14,28 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from logto_asgi.testing.clients import Client, authenticate
+from logto_asgi.testing.client_credentials import ClientCredentials
+from logto_asgi.testing.clients import (
+    AUTHORIZATION_CODE,
+    CLIENT_CREDENTIALS,
+    REFRESH_TOKEN,
+    TOKEN_EXCHANGE,
+    Client,
+    authenticate,
+)
 from logto_asgi.testing.core import Core
 from logto_asgi.testing.parameters import Parameters
 from logto_asgi.testing.refusals import Refusal
-from logto_asgi.testing.storage import Grant, OpaqueToken, RefreshToken, new_value
+from logto_asgi.testing.storage import Grant, RefreshToken
+from logto_asgi.testing.token_exchange import TokenExchange
 from logto_asgi.testing.users import ORGANIZATIONS_SCOPE
 
-__all__ = ["GRANT_TYPES", "TokenEndpoint"]
+__all__ = ["TokenEndpoint"]
 
-GRANT_TYPES = ("authorization_code", "refresh_token")
-_KNOWN = ("client_id", "client_secret", "grant_type", "code", "redirect_uri", "code_verifier", "refresh_token", "scope")
+_KNOWN = (
+    *("client_id", "client_secret", "grant_type", "code", "redirect_uri", "code_verifier", "refresh_token", "scope"),
+    *("organization_id", "subject_token", "subject_token_type", "actor_token", "actor_token_type"),
+)
 
 
 class TokenEndpoint:
@@ -33,23 +44,28 @@ class TokenEndpoint:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._grants: Mapping[str, Callable[[Client, Parameters], dict[str, Any]]] = {
-            "authorization_code": self._exchange_code,
-            "refresh_token": self._refresh,
+            AUTHORIZATION_CODE: self._exchange_code,
+            REFRESH_TOKEN: self._refresh,
+            CLIENT_CREDENTIALS: ClientCredentials(core),
+            TOKEN_EXCHANGE: TokenExchange(core),
         }
 
     def __call__(self, request: Request, params: Parameters) -> Response:
         """Authenticate the app and answer its grant."""
-        params.refuse_repeated((*_KNOWN, "organization_id"))
+        params.refuse_repeated(_KNOWN)
         authorization = request.headers.get("authorization")
         client = authenticate(self._core.clients, authorization, params, self._core.clock())
-        answer = self._grants.get(_required(params, "grant_type"))
+        grant_type = params.require("grant_type")
+        answer = self._grants.get(grant_type)
         if answer is None:
             raise Refusal("unsupported_grant_type", "unsupported grant_type requested")
+        if grant_type not in client.grant_types:
+            raise Refusal("unauthorized_client", "requested grant type is not allowed for this client")
         return JSONResponse(answer(client, params), headers={"Cache-Control": "no-store", "Pragma": "no-cache"})
 
     def _exchange_code(self, client: Client, params: Parameters) -> dict[str, Any]:
         """Answer an authorization code (RFC 6749 §4.1.3); a second use ends the grant (§4.1.2)."""
-        value, redirect_uri = _required(params, "code"), _required(params, "redirect_uri")
+        value, redirect_uri = params.require("code"), params.require("redirect_uri")
         code = self._core.storage.codes.get(value)
         if code is None or code.grant.client_id != client.app_id:
             raise _invalid_grant()
@@ -68,7 +84,7 @@ class TokenEndpoint:
 
     def _refresh(self, client: Client, params: Parameters) -> dict[str, Any]:
         """Answer a refresh token (RFC 6749 §6)."""
-        token = self._find_refresh_token(_required(params, "refresh_token"), client)
+        token = self._find_refresh_token(params.require("refresh_token"), client)
         scopes = frozenset(params.words("scope")) or token.grant.requested
         if scopes - token.grant.requested:
             raise Refusal("invalid_scope", "refresh token missing requested scope")
@@ -95,8 +111,7 @@ class TokenEndpoint:
     def _check_organization(self, grant: Grant, organization_id: str) -> None:
         if ORGANIZATIONS_SCOPE not in grant.scopes:
             raise Refusal("insufficient_scope", "refresh token missing required scope")
-        organization = self._core.directory.organization(organization_id)
-        if organization is None or grant.sub not in organization.members:
+        if self._core.directory.membership(grant.sub, organization_id) is None:
             raise Refusal("access_denied", "user is not a member of the organization")
 
     def _rotate(self, token: RefreshToken, client: Client) -> RefreshToken:
@@ -140,26 +155,23 @@ class TokenEndpoint:
         """Return a token and its scopes. The cases: two resources, a resource, an organization, both, neither."""
         resource = resources[0] if len(resources) == 1 else None
         if len(resources) > 1 or (resource is None and organization_id is None):
-            return self._opaque(grant, scopes & grant.scopes)
+            return self._core.opaque_token(grant, scopes & grant.scopes), scopes & grant.scopes
         if resource is None:
             given = self._organization_scopes(grant, organization_id) & scopes & grant.organization_scopes
-            return self._core.access_token(grant, f"urn:logto:organization:{organization_id}", given), given
+            return self._sign(grant, None, organization_id, given), given
         if resource not in grant.resources:
             raise Refusal("invalid_target", "resource indicator is missing, or unknown")
         given = self._resource_scopes(grant, resource, organization_id) & scopes
-        extra = {} if organization_id is None else {"organization_id": organization_id}
-        return self._core.access_token(grant, resource, given, **extra), given
+        return self._sign(grant, resource, organization_id, given), given
 
-    def _opaque(self, grant: Grant, scopes: frozenset[str]) -> tuple[str, frozenset[str]]:
-        value = new_value()
-        expires_at = self._core.clock() + self._core.lifetimes.access_token
-        self._core.storage.access_tokens[value] = OpaqueToken(grant, scopes, expires_at)
-        return value, scopes
+    def _sign(self, grant: Grant, resource: str | None, organization_id: str | None, scopes: frozenset[str]) -> str:
+        return self._core.access_token(
+            grant.sub, grant.client_id, resource=resource, organization_id=organization_id, scopes=scopes
+        )
 
     def _organization_scopes(self, grant: Grant, organization_id: str | None) -> frozenset[str]:
         """Return what the user may do in an organization right now."""
-        organization = self._core.directory.organization(organization_id or "")
-        return organization.scopes(grant.sub) if organization else frozenset()
+        return self._core.directory.membership(grant.sub, organization_id or "") or frozenset()
 
     def _resource_scopes(self, grant: Grant, resource: str, organization_id: str | None) -> frozenset[str]:
         """Return the scopes of a resource.
@@ -181,13 +193,6 @@ def _check_verifier(verifier: str | None, challenge: str | None) -> None:
     computed = base64.urlsafe_b64encode(digest).decode().rstrip("=")
     if verifier is None or challenge is None or not hmac.compare_digest(computed, challenge):
         raise _invalid_grant()
-
-
-def _required(params: Parameters, name: str) -> str:
-    value = params.get(name)
-    if value is None:
-        raise Refusal("invalid_request", f"missing required parameter '{name}'")
-    return value
 
 
 def _invalid_grant() -> Refusal:

@@ -137,6 +137,11 @@ class Directory:
         """Return the organization of that id."""
         return self._organizations.get(organization_id)
 
+    def membership(self, sub: str, organization_id: str) -> frozenset[str] | None:
+        """Return what a member's roles allow in an organization; None for one who is no member."""
+        organization = self.organization(organization_id)
+        return organization.scopes(sub) if organization and sub in organization.members else None
+
     def register(self, name: str, email: str) -> DemoUser:
         """Add a user with an id such as Logto's: twelve small letters and digits."""
         sub = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(12))

@@ -29,6 +29,15 @@ CLIENTS = (
     Client("guest", "guest-secret", [CALLBACK, CALLBACK + "?x=1"], [HOME], third_party=True),
     Client("heard", "heard-secret", [CALLBACK], backchannel_logout_uri="http://localhost:8000/back"),
     Client("late", "late-secret", [CALLBACK], secret_expires_at=1),
+    Client(
+        "robot",
+        "robot-secret",
+        machine=True,
+        permissions={SHOP: ["read:items", "write:items", "no:such-scope"]},
+        organizations={"harbour": ["read:items", "manage:members"]},
+    ),
+    Client("agent", "agent-secret", [CALLBACK], third_party=True, token_exchange=True),
+    Client("trader", "trader-secret", [CALLBACK], [HOME], token_exchange=True),
 )
 SECRETS = {client.app_id: client.app_secret for client in CLIENTS}
 
@@ -138,3 +147,12 @@ def back(response: httpx2.Response) -> dict[str, str]:
     assert response.headers["location"].startswith(CALLBACK)
     parts = urlsplit(response.headers["location"])
     return dict(parse_qsl(parts.query or parts.fragment))
+
+
+def refused(response: httpx2.Response, error: str, status: int = 400) -> bool:
+    """Assert a refusal in Logto's form."""
+    body = response.json()
+    assert (response.status_code, body["error"], body["code"]) == (status, error, f"oidc.{error}")
+    assert body["message"] == body["error_description"]
+    assert response.headers["cache-control"] == "no-store"
+    return True

@@ -128,7 +128,7 @@ def test_revocation_of_another_apps_token_does_nothing(visit):
     [
         ({}, "invalid_request"),
         ({"token": ["a", "b"]}, "invalid_request"),
-        ({"token": "a.b.c"}, "unsupported_token_type"),
+        ({"token": "eyJhbGciOiJFUzM4NCJ9.e30.c2ln"}, "unsupported_token_type"),
     ],
 )
 def test_revocation_refuses(visit, fields, error):

@@ -239,6 +239,19 @@ def test_a_fresh_sign_in_can_be_asked(visit, clock, changes):
     assert decode(visitor.exchange(code).json()["id_token"])["auth_time"] == clock.now
 
 
+@pytest.mark.parametrize("changes", [{"max_age": "600"}, {"prompt": "login consent"}])
+def test_a_refresh_keeps_auth_time(visit, clock, changes):
+    """A refreshed ID token says when the user signed in, never when it was refreshed, and says so every time."""
+    visitor = visit()
+    code = back(visitor.click(visitor.authorize(**changes), sub="alice"))["code"]
+    token, signed_in_at = visitor.exchange(code).json()["refresh_token"], clock.now
+    for _ in range(2):
+        clock.now += 1000
+        assert decode(visitor.refresh(token).json()["id_token"])["auth_time"] == signed_in_at
+    plain = visitor.tokens()["refresh_token"]
+    assert "auth_time" not in decode(visitor.refresh(plain).json()["id_token"])
+
+
 def test_max_age_passes_a_young_session(visit, clock):
     """A session of 60 seconds passes max_age=60, and the ID token tells its age; without max_age it does not."""
     visitor = visit()

@@ -6,20 +6,11 @@ import base64
 from urllib.parse import urlencode
 
 import pytest
-from provider_visitor import CALLBACK, ORGANIZATIONS, OTHER, SECRETS, SHOP, VERIFIER, basic, decode
+from provider_visitor import CALLBACK, ORGANIZATIONS, OTHER, SECRETS, SHOP, VERIFIER, basic, decode, refused
 
 from logto_asgi.testing import DemoUser, Organization
 
 ISSUER = "http://localhost:3001/oidc"
-
-
-def refused(response, error, status=400):
-    """Assert a refusal in Logto's form."""
-    body = response.json()
-    assert (response.status_code, body["error"], body["code"]) == (status, error, f"oidc.{error}")
-    assert body["message"] == body["error_description"]
-    assert response.headers["cache-control"] == "no-store"
-    return True
 
 
 def test_the_answer_to_a_code(visit, clock):
@@ -131,7 +122,8 @@ def test_a_client_that_is_refused(visit, path, headers, form, error, status):
     [
         ({"grant_type": None}, "invalid_request"),
         ({"grant_type": "password"}, "unsupported_grant_type"),
-        ({"grant_type": "client_credentials"}, "unsupported_grant_type"),
+        ({"grant_type": "client_credentials"}, "unauthorized_client"),
+        ({"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange"}, "unauthorized_client"),
         ({"code": None}, "invalid_request"),
         ({"code": ["a", "b"]}, "invalid_request"),
         ({"redirect_uri": None}, "invalid_request"),
