@@ -15,7 +15,10 @@ T = TypeVar("T")
 
 
 class Flights(Generic[T]):
-    """Runs work by key. Whoever asks while it runs gets the same result or error; who is cancelled leaves it running."""
+    """Runs work by key.
+
+    Whoever asks while it runs gets the same result or error; who is cancelled leaves it running.
+    """
 
     def __init__(self) -> None:
         self._tasks: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, asyncio.Task[T]]] = WeakKeyDictionary()

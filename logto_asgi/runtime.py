@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
 from logto_asgi.bearer import BearerTokens
@@ -151,8 +151,10 @@ class Logto:
     ) -> str:
         """Return an access token of the app itself, for a resource, an organization or both (RFC 6749 §4.4).
 
-        It is kept until shortly before it expires, and asked for once however many wait. Without `scopes` it has none.
-        Raises `SetupError`, `AccessTokenRefused`, `AccessTokenMismatch`, `IssuerUnavailable`, `IssuerRefused`.
+        It is kept until `refresh_margin` seconds before it expires, and asked for once however many wait. With Logto it
+        has no scope but those of `scopes` that the app's roles grant. `min_ttl` asks for one that lives so many seconds
+        more, `force_refresh` for a new one. In an outage a kept one is returned while it is valid. Raises `SetupError`,
+        `AccessTokenRefused`, `AccessTokenMismatch`, `IssuerUnavailable`, `IssuerRefused`, `IssuerResponseInvalid`.
         """
         token = await self.client_tokens.client_credentials(
             resource=resource,
@@ -175,7 +177,8 @@ class Logto:
     ) -> AccessToken:
         """Exchange an impersonation, personal access or access token for an access token (RFC 8693 §2).
 
-        `actor_token`, an access token of who acts, makes the claim `act`. Raises as `get_client_credentials_token`.
+        `actor_token`, an access token of who acts, makes the claim `act`. Nothing is kept: an impersonation token works
+        once. Raises as `get_client_credentials_token`; a token that is spent or expired is `AccessTokenRefused`.
         """
         return await self.client_tokens.exchange(
             subject_token,
@@ -220,10 +223,22 @@ class Logto:
         except VerificationError as error:
             raise IssuerResponseInvalid("The issuer's userinfo is of another user (`sub` differs).") from error
 
+    async def __aenter__(self) -> Self:
+        """Check the settings, as the middleware does at start-up: `async with Logto(config) as logto`, for a job."""
+        try:
+            await self.check()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
     async def aclose(self) -> None:
         """Wait a moment for refreshes under way, then close what this event loop opened."""
         within = self.config.http_timeout + _DRAIN
-        await asyncio.gather(self.tokens.drain(within), self.flows.drain(within))
+        await asyncio.gather(self.tokens.drain(within), self.flows.drain(within), self.client_tokens.drain(within))
         await self.sessions.aclose()
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
