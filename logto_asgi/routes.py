@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from logto_asgi.auth_requests import (
+    HOST_MARKER,
+    is_on_another_host,
+    may_sign_out,
+    page_of_requires,
+    read_form,
+    return_to,
+    starts_nothing,
+)
+from logto_asgi.browser_token import hand_out
 from logto_asgi.errors import (
     AttemptNotFound,
     ConfigurationError,
@@ -34,9 +44,9 @@ from logto_asgi.notices import (
     signed_out_here,
 )
 from logto_asgi.origins import header, is_same_origin_request, origin_of_url
-from logto_asgi.responses import answer, install, is_prefetch, redirect
-from logto_asgi.return_to import path_of_own_url, safe_return_to, served_path
-from logto_asgi.sign_in_options import ONE_TIME_TOKEN, options_of_request
+from logto_asgi.responses import answer, install, redirect
+from logto_asgi.return_to import served_path
+from logto_asgi.sign_in_options import ONE_TIME_TOKEN, asked_max_age, options_of_request
 from logto_asgi.visit import Visit
 
 if TYPE_CHECKING:
@@ -46,15 +56,10 @@ __all__ = ["auth_routes"]
 
 logger = logging.getLogger("logto_asgi")
 
-_HOST_MARKER = "logto_host"
-"""Query parameter that says: this browser was sent to the host of `base_url` before."""
-
 _RETRY_MARKER = "logto_retry"
 """Query parameter that says: the visitor asked to try again, so the count of automatic tries starts anew."""
 
 _MOST_TRIES = 3
-_MOST_BODY = 8192
-"""Bytes of a posted form that are read."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -62,15 +67,18 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def auth_routes(config: LogtoConfig) -> list[Route]:
     """Return the routes to serve: sign-in, sign-up, sign-in-callback and sign-out under `config.auth_path`.
 
-    They are named `logto:sign-in` and so on, for `url_for` and `@requires(…, redirect="logto:sign-in")`.
+    With `browser_token_resources` also the route `token`, which hands the app's own pages their access tokens. They are
+    named `logto:sign-in` and so on, for `url_for` and `@requires(…, redirect="logto:sign-in")`.
     """
     endpoints = _Endpoints(config)
-    table: Sequence[tuple[str, Endpoint, list[str]]] = [
+    table: list[tuple[str, Endpoint, list[str]]] = [
         ("sign-in", endpoints.sign_in, ["GET", "POST"]),
         ("sign-up", endpoints.sign_up, ["GET", "POST"]),
         ("sign-in-callback", endpoints.sign_in_callback, ["GET"]),
         ("sign-out", endpoints.sign_out, ["GET", "POST"]),
     ]
+    if config.browser_token_resources:
+        table.append(("token", endpoints.token, ["POST"]))
     return [
         Route(f"{config.auth_path}/{name}", endpoint, methods=methods, name=f"logto:{name}", include_in_schema=False)
         for name, endpoint, methods in table
@@ -92,7 +100,7 @@ class _Endpoints:
 
     async def sign_in_callback(self, request: Request) -> Response:
         """Take the browser back from the issuer."""
-        if _starts_nothing(request):
+        if starts_nothing(request):
             return _nothing()
         visit = self._visit(request, "sign-in-callback")
         query, headers = request.query_params.multi_items(), request.scope["headers"]
@@ -122,10 +130,10 @@ class _Endpoints:
 
     async def sign_out(self, request: Request) -> Response:
         """End the session here, then at the issuer. Another site's request gets a page that asks first."""
-        if _starts_nothing(request):
+        if starts_nothing(request):
             return _nothing()
         visit = self._visit(request, "sign-out")
-        if not _may_sign_out(request, self._config):
+        if not may_sign_out(request, self._config):
             return confirm_sign_out(self._config, visit.runtime.client().cached_metadata(), request.method)
         outcome = await visit.runtime.flows.sign_out(visit.ask())
         visit.forget()
@@ -136,19 +144,25 @@ class _Endpoints:
         _add_cookies(response, visit.runtime.tries.clear(request.scope["headers"]))
         return response
 
+    async def token(self, request: Request) -> Response:
+        """Hand a page of this app an access token."""
+        if starts_nothing(request):
+            return _nothing()
+        return await hand_out(request, self._visit(request, "token"))
+
     async def _start(self, request: Request, name: str) -> Response:
-        if _starts_nothing(request):
+        if starts_nothing(request):
             return _nothing()
         visit = self._visit(request, name)
-        if _on_another_host(request, self._config):
+        if is_on_another_host(request, self._config):
             return self._to_own_host(request, name)
         refusal = await self._refusal_to_start(request, visit, name)
         if refusal is not None:
             return refusal
         try:
-            form = await _form(request)
+            form = await read_form(request)
             options = options_of_request(request, self._config, sign_up=name == "sign-up", form=form)
-            url, pending = await visit.runtime.flows.start_sign_in(options, _return_to(request, form, self._config))
+            url, pending = await visit.runtime.flows.start_sign_in(options, return_to(request, form, self._config))
         except ConfigurationError as error:
             raise SetupError(f"sign_in_options: {error.message}") from error
         except HTTPError as error:
@@ -164,7 +178,8 @@ class _Endpoints:
         2. A form that was posted from another site (login CSRF).
         3. A magic link, until the visitor has confirmed it.
         4. A browser that has come back three times in a row without its session.
-        5. Somebody who is signed in and was sent here by `@requires`, for a scope that the session lacks.
+        5. Somebody who is signed in and was sent here by `@requires`, for a scope that the session lacks; not for a
+           newer sign-in, which another round does bring.
         """
         headers = request.scope["headers"]
         if header(headers, b"sec-fetch-dest") not in (None, "document"):
@@ -180,7 +195,9 @@ class _Endpoints:
         tries = visit.runtime.tries.count(headers)
         if tries >= _MOST_TRIES and visit.ask() is None and _RETRY_MARKER not in request.query_params:
             return keeps_coming_back(self._config, name, {**dict(request.query_params), _RETRY_MARKER: "1"})
-        sent_from = _page_of_requires(request, self._config) if visit.ask() else None
+        if visit.ask() is None or asked_max_age(request.query_params) is not None:
+            return None
+        sent_from = page_of_requires(request, self._config)
         return lacks_permission(self._config, sent_from) if sent_from else None
 
     async def _signed_in(self, visit: Visit, old: Session | None, new: Session) -> None:
@@ -218,7 +235,7 @@ class _Endpoints:
                 "sign-in was opened under another host than base_url's, %s, and goes on there; said once",
                 self._config.origin,
             )
-        query = [*request.query_params.multi_items(), (_HOST_MARKER, "1")]
+        query = [*request.query_params.multi_items(), (HOST_MARKER, "1")]
         return redirect(f"{self._config.auth_url(name)}?{urlencode(query)}", 302)
 
 
@@ -228,10 +245,6 @@ def _log_failure(error: LogtoError) -> None:
     logger.log(level, "sign-in not finished: %s%s", error.code, f" ({why})" if why else "")
 
 
-def _starts_nothing(request: Request) -> bool:
-    return request.method == "HEAD" or is_prefetch(request.scope)
-
-
 def _nothing() -> Response:
     return Response(status_code=204, headers={"Cache-Control": "no-store"})
 
@@ -239,54 +252,6 @@ def _nothing() -> Response:
 def _add_cookies(response: Response, cookies: Sequence[str]) -> None:
     for cookie in cookies:
         response.raw_headers.append((b"set-cookie", cookie.encode("latin-1")))
-
-
-def _on_another_host(request: Request, config: LogtoConfig) -> bool:
-    """Tell whether the browser came by another name than `base_url`'s: the call-back would lack its cookies."""
-    host = (header(request.scope["headers"], b"host") or "").lower()
-    own = urlsplit(config.origin)
-    default = f"{own.hostname}:{443 if own.scheme == 'https' else 80}"
-    return host not in (own.netloc.lower(), default) and _HOST_MARKER not in request.query_params
-
-
-def _may_sign_out(request: Request, config: LogtoConfig) -> bool:
-    """Tell whether a sign-out is what the visitor wants, without asking.
-
-    A GET needs the browser's word that it is a navigation from this site or the address bar: an image on a page of
-    ours is none. A POST is judged as every request by cookie that changes something.
-    """
-    headers = request.scope["headers"]
-    if request.method == "POST":
-        return is_same_origin_request(headers, config)
-    from_here = header(headers, b"sec-fetch-site") in ("same-origin", "none")
-    return from_here and header(headers, b"sec-fetch-dest") in (None, "document")
-
-
-def _return_to(request: Request, form: Mapping[str, str], config: LogtoConfig) -> str:
-    """Read `return_to`, or `next`, which names the same; home otherwise."""
-    asked = {**request.query_params, **form}
-    target = safe_return_to(asked.get("return_to"), config) or safe_return_to(asked.get("next"), config)
-    return target or _page_of_requires(request, config) or config.base_path + config.post_sign_in_path
-
-
-def _page_of_requires(request: Request, config: LogtoConfig) -> str | None:
-    """Return the page whose `@requires` redirected here. It alone sends `next` as an absolute URL."""
-    host = header(request.scope["headers"], b"host")
-    return path_of_own_url(request.query_params.get("next"), config, host=host)
-
-
-async def _form(request: Request) -> dict[str, str]:
-    if request.method != "POST":
-        return {}
-    body = b""
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _MOST_BODY:
-                return {}
-    except ClientDisconnect:
-        return {}  # Nobody is there for the answer; a traceback in the log helps nobody either.
-    return dict(parse_qsl(body.decode("utf-8", "replace")))
 
 
 async def _issuer_origins(visit: Visit) -> tuple[str, ...]:

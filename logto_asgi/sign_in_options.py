@@ -14,7 +14,7 @@ from logto_asgi.models import FirstScreen, Identifier, SignInOptions
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
 
-__all__ = ["ONE_TIME_TOKEN", "options_of_request"]
+__all__ = ["ONE_TIME_TOKEN", "asked_max_age", "options_of_request"]
 
 ONE_TIME_TOKEN = "one_time_token"
 
@@ -27,20 +27,33 @@ _SHAPES = {
 }
 """What the query may say, and in which shape. Everything else of it is ignored and never reaches the issuer."""
 
+_MAX_AGE = re.compile(r"[0-9]{1,5}")
+_OLDEST = 86_400
+"""Seconds; a wish for a sign-in of at most this age is heard, a larger number is no wish for a new one."""
+
+
+def asked_max_age(source: Mapping[str, str]) -> int | None:
+    """Return the `max_age` of a query or form: whole seconds, 0 to 86,400; None for anything else."""
+    text = source.get("max_age", "")
+    return int(text) if _MAX_AGE.fullmatch(text) and int(text) <= _OLDEST else None
+
 
 def options_of_request(
     request: HTTPConnection, config: LogtoConfig, *, sign_up: bool, form: Mapping[str, str]
 ) -> SignInOptions:
     """Return the options of one sign-in: the configuration's, then sign-up's first screen, then the request's.
 
-    A value of another shape is ignored: a stale link should still lead to sign-in. A one-time token counts only
-    where the configuration allows it: from a confirmed form, or from the link itself under the unsafe setting.
+    A value of another shape is ignored: a stale link should still lead to sign-in. A `max_age` can only be stricter
+    than the configured one. A one-time token counts only where the configuration allows it: from a confirmed form, or
+    from the link itself under the unsafe setting.
     """
     configured = config.sign_in_options
     options = configured(request) if callable(configured) else configured or SignInOptions()
     if sign_up:
         options = replace(options, first_screen=FirstScreen.REGISTER)
-    return replace(options, **_asked(request.query_params, form, config))
+    ages = (options.max_age, asked_max_age(request.query_params), asked_max_age(form))
+    max_age = min((age for age in ages if age is not None), default=None)
+    return replace(options, max_age=max_age, **_asked(request.query_params, form, config))
 
 
 def _asked(query: Mapping[str, str], form: Mapping[str, str], config: LogtoConfig) -> dict[str, Any]:
