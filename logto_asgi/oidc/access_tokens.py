@@ -63,10 +63,10 @@ def read_introspected_claims(answer: Claims, *, config: LogtoConfig, now: float,
     now, `aud` is nothing at all. Without `sub` the token belongs to nobody but its client, so that is its `sub` too.
     Raise `VerificationError` for a token that is none for an API, such as a refresh token, or not valid now.
     """
-    # Custom claims come in the answer too; an access token's are never an ID token's.
     told = {name: value for name, value in answer.items() if name != "active" and value is not None}
     check_shapes(told, _INTROSPECTED_SHAPES, "access token")
-    defaults = {"iss": config.issuer, "sub": told["client_id"], "iat": int(now), "exp": int(now) + lifetime, "aud": ()}
+    exp = int(now) + max(lifetime, 1)
+    defaults = {"iss": config.issuer, "sub": told["client_id"], "iat": int(now), "exp": exp, "aud": ()}
     return _judge({**defaults, **told}, _INTROSPECTED_CHECKS, config, now)
 
 
