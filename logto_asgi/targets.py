@@ -99,7 +99,7 @@ _OF_EXCHANGES: Mapping[str, str] = {
     "invalid_scope": "Check the scopes of the API resource in Logto's console.",
     "insufficient_scope": "The token that is exchanged allows less than what was asked for.",
     "unauthorized_client": "Allow token exchange for the application in Logto's console; it must not be third-party.",
-    "invalid_grant": "The token that is exchanged is spent, expired or revoked: get another one.",
+    "invalid_grant": "The token that is exchanged is spent, expired, revoked, or no user's: get another one.",
 }
 
 
