@@ -6,6 +6,7 @@ Knows to which origins a token may go; knows no session, and keeps no token.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from weakref import WeakKeyDictionary
@@ -37,6 +38,7 @@ __all__ = ["ClientCredentialsAuth", "LogtoUserAuth"]
 _FRESH = 10
 """Seconds for which a token is so new that another one would be refused as well."""
 _NOTES_KEPT = 4_096
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+", re.ASCII)
 
 _renewed: WeakKeyDictionary[Logto, ShortMemory[bytes, bool]] = WeakKeyDictionary()
 """Hashes of the tokens that were sent in place of a refused one, some seconds ago."""
@@ -85,10 +87,12 @@ class _BearerAuth(Auth, Auth2):
         Raise `SetupError` for an origin that is not declared, before anything is sent.
         """
         self._check_origin(request)
+        # A generator or a file is used up by sending it.
+        is_repeatable = isinstance(request.stream, ByteStream | ByteStream2)
         token = await self._get_token()
         request.headers["Authorization"] = header_value(f"Bearer {token}")
         response = yield request
-        if response.status_code != 401 or not _may_be_repeated(request, response):
+        if response.status_code != 401 or not is_repeatable or not _is_answer_to(request, response):
             return
         newer = await self._newer_than(token)
         if newer is not None:
@@ -173,15 +177,10 @@ class ClientCredentialsAuth(_BearerAuth):
         )
 
 
-def _may_be_repeated(request: Any, response: Any) -> bool:
-    """Tell whether to send the request again.
-
-    1. Its body is there: a generator or file is used up.
-    2. What was refused is this request, and not another one, or another server's, that a redirect led to.
-    """
+def _is_answer_to(request: Any, response: Any) -> bool:
+    """Tell whether this request was refused, and not another one, or another server's, that a redirect led to."""
     sent = response.request
-    is_this_one = _origin(sent.url) == _origin(request.url) and sent.method == request.method
-    return is_this_one and isinstance(request.stream, ByteStream | ByteStream2)
+    return _origin(sent.url) == _origin(request.url) and bool(sent.method == request.method)
 
 
 def _of_resource(resource: str | None) -> frozenset[_Origin]:
@@ -211,8 +210,8 @@ def _parse(text: str) -> _Origin:
     if url.userinfo or url.path not in ("", "/") or "?" in text or "#" in text:
         raise _refused("hold more than a scheme, a host and a port.")
     origin = _origin(url)
-    if origin.scheme not in ("http", "https") or not origin.host or "%" in origin.host:
-        raise _refused("hold an address without http:// or https:// and a host.")
+    if origin.scheme not in ("http", "https") or not _HOST.fullmatch(origin.host):
+        raise _refused("hold an address without http:// or https:// and the name of one host.")
     return origin
 
 
