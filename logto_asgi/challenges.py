@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from starlette.routing import NoMatchFound
 
-from logto_asgi.errors import HTTPError, InsufficientScope, InvalidRequest, InvalidToken, StepUpRequired
+from logto_asgi.errors import HTTPError, InsufficientScope, InvalidRequest, InvalidToken, StepUpRequired, TokenRequired
 from logto_asgi.requirements import Requirement
 from logto_asgi.visit import Visit
 
@@ -36,8 +36,10 @@ def bearer_challenge(error: HTTPError | None, visit: Visit, need: Requirement) -
     if isinstance(error, StepUpRequired):
         said |= {"error": "insufficient_user_authentication", "error_description": error.message}
         said["max_age"] = str(error.max_age)
-    if isinstance(error, InsufficientScope) or (error is None and need.all_scopes):
-        said["scope"] = error.scope if isinstance(error, InsufficientScope) else " ".join(need.all_scopes)
+    if isinstance(error, InsufficientScope):
+        said["scope"] = error.scope
+    elif isinstance(error, TokenRequired | None) and need.all_scopes:
+        said["scope"] = " ".join(need.all_scopes)
     metadata = _metadata_url(visit, need.resource or visit.config.api_resource)
     if metadata is not None:
         said["resource_metadata"] = metadata

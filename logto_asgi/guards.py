@@ -149,10 +149,12 @@ def _nobody(scope: Any, visit: Visit, need: Requirement) -> HTTPError:
         if need.bearer:
             return with_challenge(TokenRequired(_NO_TOKEN), visit, need)
         raise SetupError('This app has no sign-in (LogtoConfig.without_sign_in), so a guard here says accept="bearer".')
-    if need.redirect is not False:
+    came_with_token = brings_token(scope)
+    redirect = False if came_with_token else need.redirect
+    if redirect is not False:
         _check_routes(visit)
-    challenge = session_challenge(scope, visit, need, came_with_token=brings_token(scope))
-    return SignInRequired("Sign in to see this.", redirect=need.redirect, headers={"WWW-Authenticate": challenge})
+    challenge = session_challenge(scope, visit, need, came_with_token=came_with_token)
+    return SignInRequired("Sign in to see this.", redirect=redirect, headers={"WWW-Authenticate": challenge})
 
 
 def is_due(visit: Visit, max_age: int | None) -> bool:

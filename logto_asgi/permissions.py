@@ -81,8 +81,8 @@ def _check_audience(claims: AccessTokenClaims, need: Requirement, config: LogtoC
             raise InvalidToken("The token is for an organization, and this endpoint is not.", check="organization_id")
         _check_resource(claims, need.resource or config.api_resource)
         return None
-    if not claims.is_for_organization:
-        raise InvalidToken("This endpoint needs a token for an organization.", check="organization_id")
+    if claims.organization is None:
+        raise InvalidToken("This endpoint needs a token for one organization.", check="organization_id")
     organization_id = _organization_of(need.organization, scope, claims)
     if claims.organization != organization_id:
         raise InvalidToken("The access token is for another organization.", check="organization_id")
