@@ -7,13 +7,24 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import httpx2
 import pytest
+from fastapi import Depends, FastAPI
 
-from logto_asgi import ConfigurationError, IssuerUnavailable, Logto, LogtoConfig, LogtoUser, SessionEnded, SetupError
+from logto_asgi import (
+    ConfigurationError,
+    IssuerUnavailable,
+    Logto,
+    LogtoConfig,
+    LogtoMiddleware,
+    LogtoUser,
+    SessionEnded,
+    SetupError,
+)
+from logto_asgi.fastapi import require_auth
 from logto_asgi.httpx import ClientCredentialsAuth, LogtoUserAuth
 from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.testing import Client, Clock, DevelopmentProvider, issuer_client
@@ -133,6 +144,31 @@ async def test_organization_s_token_is_attached(make_site: MakeSite, api: Api) -
     first, second = (read_unverified_claims(str(each).removeprefix("Bearer ")) or {} for each in api.tokens)
     assert (first["aud"], first["organization_id"]) == (API, organization)
     assert second["aud"] == f"urn:logto:organization:{organization}"
+
+
+@LIBRARIES
+async def test_caller_s_token_is_exchanged_and_never_passed_on(api: Api, library: Any) -> None:
+    """A caller with a bearer token is acted for: the next API gets a token for it, of the same user (RFC 8693)."""
+    resources = {API: ["read:items"], OTHER_API: ["read:stock"]}
+    provider = DevelopmentProvider(clients=[Client("shop", SECRET, token_exchange=True)], resources=resources)
+    config = LogtoConfig.without_sign_in(
+        endpoint=provider.endpoint, app_id="shop", app_secret=SECRET, api_resource=API, scopes=["read:stock"]
+    )
+    app = FastAPI()
+    app.add_middleware(LogtoMiddleware, logto=Logto(config, http_client=issuer_client(provider)))
+
+    @app.get("/stock")
+    async def stock(user: Annotated[LogtoUser, Depends(require_auth(accept="bearer"))]) -> int:
+        async with api.client(library) as client:
+            answer = await client.get(f"{OTHER_API}/items", auth=LogtoUserAuth(user, OTHER_API))
+        return int(answer.status_code)
+
+    caller = bearer(provider.mint_access_token("alice", resource=API, client_id="phone"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8000") as phone:
+        answers = [await phone.get("/stock", headers={"Authorization": caller}) for _ in range(3)]
+    claims = read_unverified_claims(str(api.tokens[0]).removeprefix("Bearer ")) or {}
+    assert ([answer.json() for answer in answers], len(set(api.tokens)), caller in api.tokens) == ([200] * 3, 1, False)
+    assert [claims[name] for name in ("sub", "aud", "client_id", "scope")] == ["alice", OTHER_API, "shop", "read:stock"]
 
 
 async def test_nobody_s_request_is_not_sent(site: Site, api: Api) -> None:
