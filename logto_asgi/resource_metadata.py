@@ -45,9 +45,9 @@ def protected_resource_routes(
 
     A client compares `resource` with the address that it called (§3.3), so it should be the API's own URL. Then the
     document is where §3.1 wants it: at the root of the host, followed by the API's path. It is there too when
-    `base_url` has a path: a proxy that hands the app `/shop/` only has to hand it `/.well-known/` besides. The document
-    of a resource that is no URL on `base_url`'s origin is at `/.well-known/oauth-protected-resource`, and an app has
-    one such.
+    `base_url` has a path: a proxy that hands the app `/shop/` only has to hand it `/.well-known/` besides, and an app
+    that is mounted at `/shop` leaves the route to the app around it. The document of a resource that is no URL on
+    `base_url`'s origin is at `/.well-known/oauth-protected-resource`, and an app has one such.
     """
     resource = _checked(resource if resource is not None else config.api_resource)
     document: dict[str, Any] = {

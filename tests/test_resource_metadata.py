@@ -9,6 +9,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Mount
 
 from logto_asgi import ConfigurationError, LogtoConfig, LogtoMiddleware
 from logto_asgi.resource_metadata import protected_resource_routes
@@ -104,6 +105,14 @@ async def test_app_under_a_path_serves_it_at_the_root_of_the_host(root_path: str
     app = Starlette(routes=[*protected_resource_routes(config)])
     response = await ask(app, f"{WELL_KNOWN}/shop/orders", root_path=root_path)
     assert (response.status_code, response.json()["resource"]) == (200, api)
+
+
+async def test_app_around_a_mounted_one_serves_it() -> None:
+    """Where a proxy keeps the path and the app is mounted, the route belongs to the app around it."""
+    api = "https://api.example.com/shop/orders"
+    config = config_of("https://api.example.com/shop", api_resource=api)
+    app = Starlette(routes=[*protected_resource_routes(config), Mount("/shop", Starlette())])
+    assert (await ask(app, f"{WELL_KNOWN}/shop/orders")).json()["resource"] == api
 
 
 async def test_api_without_sign_in_has_one() -> None:
