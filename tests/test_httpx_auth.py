@@ -303,6 +303,8 @@ async def test_redirect_to_another_origin_goes_without_the_token(
     robot: Robot, api: Api, library: Any, status: int
 ) -> None:
     """Also to one with another port, or without encryption; and its 401 renews nothing."""
+    await robot.logto.get_client_credentials_token(API)
+    robot.clock.move(10)
     for place in ("https://evil.example/", f"{ORIGIN}:8443/", "http://shopping.example.com/"):
         api.answers = [(status, {"Location": place}), (401, {})]
         api.requests.clear()
