@@ -33,6 +33,7 @@ MAX_BYTES = 16 * 1024 * 1024
 _EMPTY_ENTRY = 3_500
 """About what the claims of a token take in memory besides their text: the model, its dictionaries, the slot here."""
 
+_CONTAINERS = (dict, list, tuple)
 _FORM = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
 """What a bearer token may look like (RFC 6750 §2.1)."""
 _IS_OPAQUE = (
@@ -182,11 +183,15 @@ def _check_form(token: str) -> None:
 
 def _size_of_containers(claims: AccessTokenClaims) -> int:
     """Return the bytes of lists and objects among the claims: in memory they are many times their text."""
-    return sum(_size(value) for value in claims.raw().values() if isinstance(value, dict | list | tuple))
+    known = claims.__dict__
+    values = [known.get(name) for name in claims.model_fields_set]
+    for more in (claims.__pydantic_extra__, claims.__pydantic_private__):
+        values += (more or {}).values()
+    return sum([_size(value) for value in values if value and isinstance(value, _CONTAINERS)])
 
 
 def _size(value: Any) -> int:
     size = sys.getsizeof(value)
     if isinstance(value, dict):
         return size + sum(_size(key) + _size(child) for key, child in value.items())
-    return size + sum(map(_size, value)) if isinstance(value, list | tuple) else size
+    return size + sum(map(_size, value)) if isinstance(value, _CONTAINERS) else size

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from logto_asgi.claims import AccessTokenClaims, IdTokenClaims, UserInfo
@@ -178,6 +179,10 @@ class OidcClient:
         def verify(metadata: ProviderMetadata, keys: KeySet) -> tuple[AccessTokenClaims, PublicKey]:
             return verify_access_token(raw, keys=keys, metadata=metadata, config=self._config, now=self._clock())
 
+        fresh = self._discovery.fresh()
+        if fresh is not None:  # As a rule nothing need be waited for, and then not even a deadline is set up.
+            with suppress(KeyNotFound):
+                return verify(*fresh)
         return await within(self._config.http_timeout, self._with_keys_for_callers(verify))
 
     async def introspect(self, token: str) -> dict[str, Any] | None:

@@ -108,6 +108,12 @@ class Discovery:
         """Return the metadata of any age without fetching, or None."""
         return self._cache.metadata.value
 
+    def fresh(self) -> tuple[ProviderMetadata, KeySet] | None:
+        """Return both documents without fetching, if both are at most an hour old."""
+        now = self._clock()
+        metadata, keys = self._cache.metadata.younger_than(METADATA_AGE, now), self._cache.fresh_keys(now)
+        return None if metadata is None or keys is None else (metadata, keys)
+
     async def metadata(self, *, patience: float | None = None) -> ProviderMetadata:
         """Return metadata at most an hour old, or older where fetching fails. Raise `IssuerError` without any.
 

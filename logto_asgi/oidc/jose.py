@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from logto_asgi.errors import VerificationError
@@ -57,12 +57,13 @@ def split_token(raw: str, *, allowed: Collection[str]) -> SignedToken:
     header_text, payload, signature_text = parts
     if len(header_text) > MAX_HEADER or len(signature_text) > MAX_SIGNATURE:
         raise VerificationError("size", "The token's header or signature is too long.")
-    header = _decode_object(header_text, "header")
-    _check_header(header, allowed)
+    alg, kid, typ = _read_header(header_text)
+    if alg not in allowed or alg not in ALGORITHMS:
+        raise VerificationError("alg", "The token is signed with an algorithm that this issuer must not use.")
     return SignedToken(
-        alg=header["alg"],
-        kid=header.get("kid"),
-        typ=header.get("typ"),
+        alg=alg,
+        kid=kid,
+        typ=typ,
         signing_input=f"{header_text}.{payload}".encode(),
         payload=payload,
         signature=_decode(signature_text, "signature"),
@@ -81,17 +82,21 @@ def open_with(token: SignedToken, key: PublicKey) -> dict[str, Any]:
     return _decode_object(token.payload, "payload")
 
 
-def _check_header(header: dict[str, Any], allowed: Collection[str]) -> None:
+@lru_cache(maxsize=64)  # An issuer's tokens all have the same header. What is refused is never kept.
+def _read_header(text: str) -> tuple[str, str | None, str | None]:
+    """Return algorithm, key id and type of a header that has nothing in it that is never accepted."""
+    header = _decode_object(text, "header")
     refused = [name for name in _REFUSED_MEMBERS if name in header]
     if refused:
         raise VerificationError("header", f"The token's header has `{refused[0]}`, which is never accepted.")
     alg, kid, typ = header.get("alg"), header.get("kid"), header.get("typ")
-    if not isinstance(alg, str) or alg not in allowed or alg not in ALGORITHMS:
-        raise VerificationError("alg", "The token is signed with an algorithm that this issuer must not use.")
+    if not isinstance(alg, str):
+        raise VerificationError("alg", "The token's header names no algorithm.")
     if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= 1024):
         raise VerificationError("header", "The token's `kid` is not a short string.")
     if typ is not None and not isinstance(typ, str):
         raise VerificationError("header", "The token's `typ` is not a string.")
+    return alg, kid, typ
 
 
 def _is_signed_by(key: PublicKey, token: SignedToken) -> bool:
