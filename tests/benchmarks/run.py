@@ -1,4 +1,4 @@
-"""Measure what the middleware, the guards, a sign-in, a session store and the import cost, as ratios in one run.
+"""Measure what the middleware, guards, bearer tokens, a sign-in, a store and the import cost, as ratios in one run.
 
 `python tests/benchmarks/run.py`, or `nox -s bench`. It asserts nothing about time: a busy machine is no mistake.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_apps import sizes, variants
+from bench_bearer import CALLER, bearer_rounds, bytes_per_token, unseen_tokens
 from bench_imports import import_milliseconds
 from bench_rounds import Rounds, measure, requests_of
 from bench_sign_in import sign_in_milliseconds
@@ -29,10 +30,13 @@ TARGETS = {
     "signed in": ("bare", 15.0),
     "require_auth": ("no-op Depends", 13.0),
     "access_token": ("bare", 35.0),
+    "bearer_token": (CALLER, 12.0),
 }
 """Microseconds that a variant may take over its baseline."""
 NEW_BROWSER = 2.0
 """How many times the overhead of SessionMiddleware a new browser may cost."""
+UNSEEN = (1.15, 20.0)
+"""How many times joserfc's bare verification, and how many microseconds, a token may take that nobody has seen."""
 SIGN_IN = 6.0
 IMPORT = 60.0
 """Milliseconds."""
@@ -75,6 +79,23 @@ def rows(rounds: Rounds) -> Iterator[Row]:
         )
 
 
+def bearer_rows(rounds: int, requests: int) -> Iterator[Row]:
+    """Return the rows of callers' tokens: seen before, never seen, and in memory."""
+    measured = asyncio.run(bearer_rounds(rounds=rounds, requests=requests))
+    for name in measured.taken:
+        over, limit = measured.over(name, CALLER), TARGETS.get(name, (CALLER, None))[1]
+        target, met = (f"≤ {limit:g} µs", over <= limit) if limit is not None else (None, None)
+        baseline, over_or_none = (None, None) if name == CALLER else (CALLER, over)
+        yield Row(name, measured.time(name), baseline=baseline, over=over_or_none, target=target, met=met)
+    for each in asyncio.run(unseen_tokens(rounds=rounds, tokens=requests // 2 + 1)):
+        limit = (UNSEEN[0] - 1) * each.bare + UNSEEN[1]
+        met = each.over <= limit
+        name, baseline = f"unseen token, {each.alg}", f"joserfc {each.bare:.0f} µs"
+        yield Row(name, each.ours, baseline=baseline, over=each.over, target=f"≤ {limit:.0f} µs", met=met)
+    taken, counted = asyncio.run(bytes_per_token())
+    yield Row("memory of a remembered token", taken, "B", baseline=f"counts {counted:,.0f} B")
+
+
 def run(rounds: int, requests: int, sign_ins: int, imports: int, sessions: int) -> dict[str, Any]:
     """Measure everything once."""
     browsers = variants(requests_of(rounds, requests))
@@ -84,6 +105,7 @@ def run(rounds: int, requests: int, sign_ins: int, imports: int, sessions: int) 
     imported = import_milliseconds(imports)
     table = [
         *rows(measured),
+        *bearer_rows(rounds // 2 + 1, requests),
         Row("sign-in: app and client", sign_in, "ms", target=f"≤ {SIGN_IN:g} ms", met=sign_in <= SIGN_IN),
         Row("import, over FastAPI's", imported, "ms", target=f"≤ {IMPORT:g} ms", met=imported <= IMPORT),
     ]
@@ -108,13 +130,13 @@ def show(result: dict[str, Any]) -> None:
     """Print the table for people."""
     print(", ".join(f"{name} {value}" for name, value in result["machine"].items()))
     print(", ".join(f"cookie of {name}: {size:,} characters" for name, size in result["cookie"].items()))
-    print(f"\n{'':32}{'CPU':>10}{'over':>11}  {'baseline':15}{'× Sess.Mw.':>10}  {'target':9}")
+    print(f"\n{'':32}{'CPU':>10}{'over':>11}  {'baseline':22}{'× Sess.Mw.':>10}  {'target':9}")
     for row in result["rows"]:
         over = "" if row["over"] is None else f"{row['over']:+.1f} {row['unit']}"
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
         verdict = {None: "", True: "ok", False: "missed"}[row["met"]]
         time = f"{row['time']:.1f} {row['unit']}"
-        line = f"{row['name']:32}{time:>10}{over:>11}  {row['baseline'] or '':15}{ratio:>10}"
+        line = f"{row['name']:32}{time:>10}{over:>11}  {row['baseline'] or '':22}{ratio:>10}"
         print(f"{line}  {row['target'] or '':9}{verdict}".rstrip())
     print("\nSessions in a store, the issuer answers at once")
     for figure in result["stores"]["figures"]:
