@@ -11,7 +11,7 @@ from logto_asgi.testing.clients import Client
 from logto_asgi.testing.clock import Clock
 from logto_asgi.testing.provider import DevelopmentProvider
 from logto_asgi.testing.store_contract import SessionStoreContract
-from logto_asgi.testing.switch import signed_in, signed_out
+from logto_asgi.testing.switch import called_by, signed_in, signed_out
 from logto_asgi.testing.users import DemoUser, Organization
 from logto_asgi.testing.visitor import Visitor, development_config, issuer_client
 
@@ -23,6 +23,7 @@ __all__ = [
     "Organization",
     "SessionStoreContract",
     "Visitor",
+    "called_by",
     "development_config",
     "issuer_client",
     "sign_in",

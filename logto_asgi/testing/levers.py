@@ -17,6 +17,9 @@ from logto_asgi.testing.users import DemoUser
 
 __all__ = ["Levers"]
 
+_NOBODYS_CLIENT = "test-client"
+"""Whom a token was issued to, where the provider knows no client."""
+
 
 class Levers:
     """The part of `DevelopmentProvider` that tests and demos call."""
@@ -128,15 +131,15 @@ class Levers:
     ) -> str:
         """Sign an access token for a resource, an organization or both, whether or not either is known here.
 
-        `sub` may be anybody; a machine's is its `client_id`, which is the first client's unless given and is left out
-        when empty. `overrides` replace claims, and None takes one away. Raise `ValueError` for a token without any
-        audience.
+        `sub` may be anybody; a machine's is its `client_id`, which is the first client's unless given (`"test-client"`
+        where there is none) and is left out when empty. `overrides` replace claims, and None takes one away. Raise
+        `ValueError` for a token without any audience.
         """
         if resource is None and organization_id is None and "aud" not in overrides:
             raise ValueError("an access token is for a resource or an organization: give one of them, or aud=…")
         return self._core.access_token(
             sub,
-            self._first_client() if client_id is None else client_id or None,
+            (self._first_client() or _NOBODYS_CLIENT) if client_id is None else client_id or None,
             resource=resource,
             organization_id=organization_id,
             scopes=scopes,
@@ -162,7 +165,7 @@ class Levers:
         return value
 
     def _grant(self, sub: str, client_id: str | None, scopes: Collection[str]) -> Grant:
-        return Grant.without_sign_in(client_id or self._first_client() or "", sub, frozenset(scopes))
+        return Grant.without_sign_in(client_id or self._first_client() or _NOBODYS_CLIENT, sub, frozenset(scopes))
 
     def _first_client(self) -> str | None:
         return next(iter(self._core.clients), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,16 +12,13 @@ from logto_asgi.errors import LogtoError
 from logto_asgi.models import AccessToken, Session
 from logto_asgi.runtime import Logto
 from logto_asgi.session.loaded import Loaded
+from logto_asgi.testing.standing import Answers, Standing
 from logto_asgi.token_rules import TokenKey
 
-__all__ = ["Somebody", "StandIn"]
+__all__ = ["Somebody", "StandIn", "invented"]
 
 _HOUR = 3600
 _MADE_UP = "made-up-"
-
-_lock = threading.Lock()
-_standing: dict[Logto, list[StandIn]] = {}
-_before: dict[Logto, list[tuple[Any, str, Any]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,52 +29,33 @@ class Somebody:
     scopes: tuple[str, ...] | None = None
     """What was granted; None means all that the configuration asks for."""
     access_tokens: Mapping[TokenKey, str | LogtoError] = field(default_factory=dict, repr=False)
+    granted: Mapping[TokenKey, tuple[str, ...]] = field(default_factory=dict)
+    """Scopes of the access tokens."""
     user_info: Mapping[str, Any] | LogtoError | None = None
     """None means what the claims say."""
 
 
-class StandIn:
+class StandIn(Standing):
     """Answers for one runtime: its cookie, its tokens and its userinfo. Without somebody, nobody is signed in."""
 
     def __init__(self, runtime: Logto, somebody: Somebody | None) -> None:
-        self._runtime = runtime
+        super().__init__(runtime)
         self._session = None if somebody is None else _session(runtime, somebody)
         self._access_tokens = {} if somebody is None else somebody.access_tokens
+        self._granted = {} if somebody is None else somebody.granted
         self._user_info = None if somebody is None or self._session is None else _user_info(self._session, somebody)
 
-    def put_up(self) -> None:
-        """Answer from now on, also in place of a stand-in that is already there."""
-        with _lock:
-            if self._runtime not in _standing:
-                _before[self._runtime] = [(*door, vars(door[0]).get(door[1])) for door in _doors(self._runtime)]
-            _standing.setdefault(self._runtime, []).append(self)
-            self._answer()
-
-    def take_down(self) -> None:
-        """Leave; who was there before answers again."""
-        with _lock:
-            others = _standing[self._runtime]
-            others.remove(self)
-            if others:
-                others[-1]._answer()
-                return
-            del _standing[self._runtime]
-            for place, name, before in _before.pop(self._runtime):
-                vars(place).pop(name, None)
-                if before is not None:
-                    vars(place)[name] = before
-
-    def _answer(self) -> None:
-        answers = (
-            self._load,
-            self._headers_to_send,
-            self._get_token,
-            self._unchanged,
-            self._unchanged,
-            self._fetch_user_info,
-        )
-        for (place, name), answer in zip(_doors(self._runtime), answers, strict=True):
-            vars(place)[name] = answer
+    def answers(self) -> Answers:
+        """Stand in where requests ask for the session, and where it reaches the cookie."""
+        sessions, tokens = self._runtime.sessions, self._runtime.tokens
+        return [
+            (sessions, "load", self._load),
+            (sessions, "headers_to_send", self._headers_to_send),
+            (tokens, "get", self._get_token),
+            (tokens, "renew", self._unchanged),
+            (tokens, "clear", self._unchanged),
+            (self._runtime, "fetch_user_info", self._fetch_user_info),
+        ]
 
     def _load(self, headers: Iterable[tuple[bytes, bytes]]) -> Loaded:
         sessions = self._runtime.sessions
@@ -107,11 +84,11 @@ class StandIn:
         min_ttl: int | None = None,
     ) -> tuple[Session, AccessToken]:
         self._runtime.tokens._check_configured(resource, organization_id)
-        value = self._access_tokens.get((resource, organization_id)) or _invented(resource, organization_id)
+        value = self._access_tokens.get((resource, organization_id)) or invented(resource, organization_id)
         if isinstance(value, LogtoError):
             raise value
-        now = int(self._runtime.clock())
-        return session, AccessToken(value, now + _HOUR, (), resource, organization_id, now, now)
+        now, scopes = int(self._runtime.clock()), self._granted.get((resource, organization_id), ())
+        return session, AccessToken(value, now + _HOUR, scopes, resource, organization_id, now, now)
 
     async def _unchanged(self, session: Session) -> Session:
         """Refresh nothing and clear nothing: what the test says goes on."""
@@ -122,19 +99,6 @@ class StandIn:
             raise self._user_info
         assert self._user_info is not None  # noqa: S101 -- nobody's session never comes here
         return session, self._user_info
-
-
-def _doors(runtime: Logto) -> tuple[tuple[Any, str], ...]:
-    """Return where requests ask for the session, and how it reaches the cookie: the places to stand in."""
-    sessions, tokens = runtime.sessions, runtime.tokens
-    return (
-        (sessions, "load"),
-        (sessions, "headers_to_send"),
-        (tokens, "get"),
-        (tokens, "renew"),
-        (tokens, "clear"),
-        (runtime, "fetch_user_info"),
-    )
 
 
 def _session(runtime: Logto, somebody: Somebody) -> Session:
@@ -163,6 +127,7 @@ def _user_info(session: Session, somebody: Somebody) -> UserInfo | LogtoError:
     return info
 
 
-def _invented(resource: str | None, organization_id: str | None) -> str:
+def invented(resource: str | None, organization_id: str | None) -> str:
+    """Return a token that says in words what it would be for."""
     purpose = [resource, f"organization {organization_id}" if organization_id else None]
     return f"access token for {' in '.join(each for each in purpose if each) or 'userinfo'}"

@@ -31,7 +31,15 @@ from logto_asgi import (
     UserInfo,
     auth_routes,
 )
-from logto_asgi.fastapi import SignedIn, access_token, auth_router, current_user, organization_token, user_info
+from logto_asgi.fastapi import (
+    SignedIn,
+    access_token,
+    auth_router,
+    current_user,
+    organization_token,
+    require_auth,
+    user_info,
+)
 from logto_asgi.testing import (
     Clock,
     DevelopmentProvider,
@@ -511,6 +519,45 @@ def test_tokens_are_those_given_or_made_up(app: FastAPI, client: Any) -> None:
             "access token for organization harbour",
             "access token for userinfo",
         ]
+
+
+def guarded_by_scopes() -> FastAPI:
+    """Return an app whose guards ask for scopes of a resource, of an organization, and of one in the other."""
+    app = FastAPI()
+    app.add_middleware(LogtoMiddleware, config=make_config())
+    app.include_router(auth_router(make_config()))
+    guards = {
+        "/items": require_auth(resource=API, scopes=["read:items"]),
+        "/o/{org}": require_auth(organization="{org}", scopes=["manage:members"]),
+        "/o/{org}/items": require_auth(organization="{org}", resource=API, scopes=["read:items"]),
+    }
+    for path, guard in guards.items():
+        app.add_api_route(path, lambda: "in", dependencies=[Depends(guard)])
+    return app
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("/items", API),
+        ("/items", (API, None)),
+        ("/o/harbour", (None, "harbour")),
+        ("/o/harbour/items", (API, "harbour")),
+    ],
+)
+def test_scopes_of_access_tokens_are_those_granted(path: str, key: Any) -> None:
+    """A guard that asks for scopes goes by `granted`, never by what sign-in granted; without it there are none."""
+    app = guarded_by_scopes()
+    client, member = client_of(app), {"organizations": ["harbour"]}
+    scopes = ["read:items", "manage:members"]
+    with signed_in(app, granted={key: scopes}, claims=member):
+        assert client.get(path).json() == "in"
+    with signed_in(app, granted={key: " ".join(scopes)}, claims=member):
+        assert client.get(path).json() == "in"
+    elsewhere = {other: scopes for other in (API, (None, "harbour"), (API, "harbour")) if other not in (key, key[0])}
+    for missing in ({}, {key: []}, elsewhere):
+        with signed_in(app, granted=missing, claims=member, scopes=scopes):
+            assert client.get(path).status_code == 403
 
 
 def test_user_info_is_the_one_given_or_what_the_claims_say(app: FastAPI, client: Any) -> None:
