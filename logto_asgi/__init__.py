@@ -58,6 +58,7 @@ from logto_asgi.models import (
     UserScope,
 )
 from logto_asgi.requirements import any_of
+from logto_asgi.resource_metadata import protected_resource_routes
 from logto_asgi.routes import auth_routes
 from logto_asgi.runtime import Logto
 from logto_asgi.session.redis import RedisStore
@@ -124,4 +125,5 @@ __all__ = [
     "auth_routes",
     "organization_id_from_urn",
     "organization_urn",
+    "protected_resource_routes",
 ]

@@ -23,7 +23,7 @@ from logto_asgi.errors import (
 )
 from logto_asgi.origins import SAFE_METHODS, is_same_origin_request
 from logto_asgi.permissions import decide_bearer, decide_session, satisfies_predicate
-from logto_asgi.presented import brings_token, check_form, presented_token
+from logto_asgi.presented import brings_token, check_single, presented_token
 from logto_asgi.requirements import Requirement
 from logto_asgi.responses import install
 from logto_asgi.user import SCOPE_KEY, LogtoUser, visit_of
@@ -32,7 +32,17 @@ from logto_asgi.visit import Visit
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
 
-__all__ = ["decide", "enter", "is_due", "misplaced_routes", "recheck", "same_app", "take_bearer", "visitor"]
+__all__ = [
+    "decide",
+    "enter",
+    "is_due",
+    "misplaced_routes",
+    "passes_at_once",
+    "recheck",
+    "same_app",
+    "take_bearer",
+    "visitor",
+]
 
 logger = logging.getLogger("logto_asgi")
 
@@ -76,6 +86,20 @@ def enter(scope: Any, need: Requirement) -> tuple[LogtoUser, Visit, str | None]:
     return user, visit, None
 
 
+def passes_at_once(visit: Visit, token: str, need: Requirement, scope: Any) -> bool:
+    """Let a caller pass whose token was verified before, if it has what the guard asks: nothing is waited for.
+
+    Returns False where `decide` has to look. Raises as `decide` for a token that is not enough.
+    """
+    if need.predicate is not None:
+        return False
+    claims = visit.runtime.bearer.known(token, opaque=need.opaque)
+    if claims is None:
+        return False
+    _take(visit, claims, need, scope)
+    return True
+
+
 async def decide(user: LogtoUser, visit: Visit, token: str | None, need: Requirement, scope: Any) -> None:
     """Let a caller who was let in pass, if it has what the guard asks.
 
@@ -117,31 +141,34 @@ async def _decide_session(user: LogtoUser, visit: Visit, need: Requirement, scop
 
 async def _decide_bearer(visit: Visit, token: str, need: Requirement, scope: Any) -> None:
     try:
-        claims = await _verified(visit, token, need)
+        check_single(token)
+        claims = await visit.runtime.bearer.verify(token, opaque=need.opaque)
+    except HTTPError as error:
+        raise _said(error, visit, need, scope) from None
+    _take(visit, claims, need, scope)
+
+
+def _take(visit: Visit, claims: AccessTokenClaims, need: Requirement, scope: Any) -> None:
+    """Make a caller with these claims the user of the request, if they are what the guard asks."""
+    try:
         visit.organization_id = decide_bearer(claims, need, visit, scope)
     except HTTPError as error:
-        install(scope)
-        if error.status < 500:
-            with_challenge(error, visit, need)
-        raise
+        if isinstance(error, InvalidToken):
+            visit.runtime.events.note("bearer.refused", reason=error.check)
+        raise _said(error, visit, need, scope) from None
     visit.bearer = claims
 
 
-async def _verified(visit: Visit, token: str, need: Requirement) -> AccessTokenClaims:
-    bearer = visit.runtime.bearer
-    claims = bearer.known(token, opaque=need.opaque)
-    if claims is not None:
-        return claims
-    check_form(token)
-    return await bearer.verify(token, opaque=need.opaque)
+def _said(error: HTTPError, visit: Visit, need: Requirement, scope: Any) -> HTTPError:
+    install(scope)
+    return with_challenge(error, visit, need) if error.status < 500 else error
 
 
 def _presented(scope: Any, visit: Visit, need: Requirement) -> str | None:
     try:
         return presented_token(scope)
     except InvalidRequest as error:
-        install(scope)
-        raise with_challenge(error, visit, need) from None
+        raise _said(error, visit, need, scope) from None
 
 
 def _nobody(scope: Any, visit: Visit, need: Requirement) -> HTTPError:

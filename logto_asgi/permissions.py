@@ -28,14 +28,9 @@ if TYPE_CHECKING:
     from logto_asgi.user import LogtoUser
     from logto_asgi.visit import Visit
 
-__all__ = ["decide_bearer", "decide_session", "is_opaque", "satisfies_predicate"]
+__all__ = ["decide_bearer", "decide_session", "satisfies_predicate"]
 
 _ORGANIZATION_ID = re.compile(r"[!-~]{1,256}", re.ASCII)
-
-
-def is_opaque(token: str) -> bool:
-    """Tell whether a token says nothing by itself: it has not the three parts of a JWT."""
-    return token.count(".") != 2
 
 
 # -- By bearer token ---------------------------------------------------------------------------------------------------
@@ -47,8 +42,7 @@ def decide_bearer(claims: AccessTokenClaims, need: Requirement, visit: Visit, sc
     Raises `InvalidToken` for a token that is for something else, `PermissionDenied`, `InsufficientScope`,
     `StepUpRequired`, and `SetupError` for a guard that names no resource.
     """
-    config = visit.config
-    organization_id = _check_audience(claims, need, config, scope)
+    organization_id = _check_audience(claims, need, visit.runtime.config, scope)
     if need.clients and claims.client_id not in need.clients:
         raise PermissionDenied("This client may not call here.", missing=("client",))
     if claims.is_machine is not (need.machines == "only") and need.machines is not True:
@@ -197,7 +191,9 @@ def _check_auth_time(auth_time: int | None, max_age: int, visit: Visit, *, redir
 
 
 def _check_scopes(need: Requirement, held: frozenset[str]) -> None:
-    missing = (*lacking(need.scopes, held), *lacking(need.and_scopes, held))
+    missing = lacking(need.scopes, held)
+    if need.and_scopes:
+        missing = (*missing, *lacking(need.and_scopes, held))
     if missing:
         words = " or ".join(missing) if isinstance(need.scopes, AnyOf) and not need.and_scopes else ", ".join(missing)
         raise InsufficientScope(f"A scope is missing: {words}.", scope=" ".join(need.all_scopes), missing=missing)

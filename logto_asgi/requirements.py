@@ -127,9 +127,9 @@ def any_of(*names: str) -> AnyOf:
 
 def lacking(needed: tuple[str, ...], held: object) -> tuple[str, ...]:
     """Return which of the needed names are not held: none, if one of `any_of` is."""
-    have = held if isinstance(held, frozenset | set) else frozenset(held or ())  # type: ignore[call-overload]
-    missing = tuple(name for name in needed if name not in have)
-    return () if isinstance(needed, AnyOf) and len(missing) < len(needed) else missing
+    have = held if type(held) is frozenset else frozenset(held or ())  # type: ignore[call-overload]
+    missing = tuple([name for name in needed if name not in have])
+    return () if missing and isinstance(needed, AnyOf) and len(missing) < len(needed) else missing
 
 
 def requirement_of(**options: Unpack[GuardOptions]) -> Requirement:

@@ -24,7 +24,7 @@ from logto_asgi.fastapi.dependencies import (  # noqa: E402 - an older FastAPI i
     require_auth,
     user_info,
 )
-from logto_asgi.fastapi.routers import AUTH_RESPONSES, auth_router  # noqa: E402
+from logto_asgi.fastapi.routers import AUTH_RESPONSES, auth_router, protected_resource_router  # noqa: E402
 from logto_asgi.fastapi.schemes import describe_guards  # noqa: E402
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "current_user",
     "describe_guards",
     "organization_token",
+    "protected_resource_router",
     "require_auth",
     "user_info",
 ]

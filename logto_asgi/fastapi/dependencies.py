@@ -3,7 +3,9 @@
 Annotations are real objects here: FastAPI reads the signatures of the guards.
 """
 
+from collections.abc import Callable
 from functools import cache
+from operator import attrgetter
 from typing import Annotated, Any, cast
 
 from fastapi import Depends
@@ -52,13 +54,12 @@ def _user_info(need: Requirement) -> Entrance[UserInfo]:
     return Entrance(Guard(need, LogtoUser.fetch_user_info), "user_info", None)
 
 
-async def _claims_of(user: LogtoUser) -> AccessTokenClaims:
-    return cast("AccessTokenClaims", user.bearer)
+_claims_of = cast("Callable[[LogtoUser], AccessTokenClaims]", attrgetter("bearer"))
 
 
 @cache
 def _bearer_token(need: Requirement) -> Entrance[AccessTokenClaims]:
-    return Entrance(Guard(need, _claims_of), "bearer_token", None)
+    return Entrance(Guard(need, view=_claims_of), "bearer_token", None)
 
 
 require_auth: Configurable[LogtoUser] = Configurable(

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from logto_asgi.errors import SetupError
 from logto_asgi.fastapi.schemes import GuardScheme
-from logto_asgi.guards import decide, enter, is_due, recheck
+from logto_asgi.guards import decide, enter, is_due, passes_at_once, recheck
 from logto_asgi.requirements import GuardOptions, Requirement, requirement_of
 from logto_asgi.user import LogtoUser
 from logto_asgi.visit import Visit
@@ -24,22 +24,38 @@ T = TypeVar("T")
 class Guard(GuardScheme, Generic[T]):
     """One flat dependency. FastAPI reads its signature and awaits it; `Entrance` is what it calls."""
 
-    def __init__(self, need: Requirement, read: Callable[[LogtoUser], Coroutine[Any, Any, T]] | None = None) -> None:
+    def __init__(
+        self,
+        need: Requirement,
+        read: Callable[[LogtoUser], Coroutine[Any, Any, T]] | None = None,
+        *,
+        view: Callable[[LogtoUser], T] | None = None,
+    ) -> None:
+        """Make a guard that hands over the user, what `read` fetches, or what `view` shows of the user."""
         super().__init__(need)
         self._read = read
+        self._view = view
         self._with_scopes: dict[tuple[str, ...], Requirement] = {}
 
     def enter(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Coroutine[Any, Any, T]:
         """Refuse an anonymous visitor at once, before there is a coroutine that somebody could forget to await."""
         need = self._asking_for(tuple(security_scopes.scopes)) if security_scopes.scopes else self.need
         scope = connection.scope
-        return self._answer(need, scope, *enter(scope, need))
+        user, visit, token = enter(scope, need)
+        if token is not None and passes_at_once(visit, token, need, scope):
+            return self._hand_over(user)
+        return self._answer(need, scope, user, visit, token)
+
+    async def _hand_over(self, user: LogtoUser) -> T:
+        if self._view is not None:
+            return self._view(user)
+        return user if self._read is None else await self._read(user)  # type: ignore[return-value]
 
     async def _answer(self, need: Requirement, scope: Any, user: LogtoUser, visit: Visit, token: str | None) -> T:
         read = self._read
         if token is not None or need.asks_more:
             await decide(user, visit, token, need, scope)
-            return user if read is None else await read(user)  # type: ignore[return-value]
+            return await self._hand_over(user)
         # A token that is refreshed brings new claims along: these are looked at afterwards.
         answer = user if read is None else await read(user)
         if is_due(visit, need.claims_max_age):

@@ -1,16 +1,18 @@
 """The auth routes as a FastAPI router, and what guards answer, for OpenAPI. Knows no guard."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from logto_asgi.resource_metadata import protected_resource_routes
 from logto_asgi.routes import auth_routes
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
 
-__all__ = ["AUTH_RESPONSES", "ErrorBody", "auth_router"]
+__all__ = ["AUTH_RESPONSES", "ErrorBody", "auth_router", "protected_resource_router"]
 
 
 class ErrorBody(BaseModel):
@@ -40,3 +42,16 @@ def auth_router(config: "LogtoConfig") -> APIRouter:
     sign-in page.
     """
     return APIRouter(routes=list(auth_routes(config)))
+
+
+def protected_resource_router(
+    config: "LogtoConfig",
+    *,
+    resource: str | None = None,
+    scopes: Sequence[str] = (),
+    documentation: str | None = None,
+    name: str | None = None,
+) -> APIRouter:
+    """Return a router with the metadata document of an API resource (RFC 9728); see `protected_resource_routes`."""
+    routes = protected_resource_routes(config, resource=resource, scopes=scopes, documentation=documentation, name=name)
+    return APIRouter(routes=list(routes))
