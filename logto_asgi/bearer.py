@@ -127,24 +127,24 @@ class BearerTokens:
     async def _signed(self, token: str) -> AccessTokenClaims:
         key = sha256(token.encode()).digest()
         entry = self._memory.get(key)
-        fault: VerificationError | IssuerError
+        check: str | None = None
         try:
             if entry is not None and await self._still_stands(entry):
                 return entry.claims
             self._memory.drop(key)
             claims, signed_by = await self._client().verify_access_token(token)
         except VerificationError as error:
-            fault = error
+            check, fault = error.check, error.message
         except IssuerUnavailable:
             raise
         except IssuerError as error:
-            fault = error
+            fault = error.message
         else:
             return self._remember(key, token, claims, signed_by)
         # Outside of the handler, so that nothing that holds the token hangs on the error.
-        if isinstance(fault, VerificationError):
-            raise InvalidToken(fault.message, check=fault.check)
-        raise IssuerUnavailable(f"No access token can be verified without the issuer's keys. {fault.message}")
+        if check is not None:
+            raise InvalidToken(fault, check=check)
+        raise IssuerUnavailable(f"No access token can be verified without the issuer's keys. {fault}")
 
     async def _still_stands(self, entry: _Remembered) -> bool:
         """Ask what `known` asks, but wait for newer keys, or go on with older ones through an outage."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from logto_asgi.bearer import BearerTokens
 from logto_asgi.claims import AccessTokenClaims, IdTokenClaims
-from logto_asgi.errors import InvalidToken, IssuerUnavailable
+from logto_asgi.errors import InvalidToken, IssuerUnavailable, VerificationError
 from logto_asgi.events import Events
 from logto_asgi.models import TokenSet
 from logto_asgi.oidc.discovery import DiscoveryCache
@@ -346,6 +347,21 @@ async def test_refusals_are_counted_and_not_logged(issuer: CallersIssuer, caplog
     assert issuer.refused() == ["format", "exp", "nonce"]
     assert issuer.logto.counts["bearer.refused"] == 3
     assert caplog.records == []
+
+
+async def test_a_refusal_leaves_nothing_behind(issuer: CallersIssuer) -> None:
+    """What a stranger sent is freed at once, and does not wait for the garbage collector."""
+    await issuer.bearer.verify(issuer.token())
+    gc.collect()
+    gc.disable()
+    try:
+        for token in (issuer.token(iss="https://evil.example"), issuer.token("second"), "a-token"):
+            with suppress(InvalidToken):
+                await issuer.bearer.verify(token)
+        left = [each for each in gc.get_objects() if isinstance(each, InvalidToken | VerificationError)]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 async def test_a_key_set_that_comes_back_the_same_forgets_nothing(issuer: CallersIssuer) -> None:
