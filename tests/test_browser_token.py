@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from logto_asgi import Logto, LogtoConfig, MemoryStore, UserScope
 from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.routes import auth_routes
-from logto_asgi.testing.visitor import Visitor
+from logto_asgi.testing.visitor import Visitor, issuer_client
 from tests.conftest import API, OTHER_API, MakeSite, Site, build_app
 from tests.session.faulty_store import FaultyStore
 
@@ -95,6 +95,19 @@ async def test_expired_token_is_replaced(site: Site, visitor: Visitor) -> None:
     second = (await fetch(visitor)).json()
     assert first["access_token"] != second["access_token"]
     assert (second["expires_in"], site.refreshes()) == (3600, 2)
+
+
+async def test_session_goes_on_from_the_refresh(make_site: MakeSite) -> None:
+    """The cookie that comes with the answer holds what the refresh led to: its token is given again by any process."""
+    site = make_site({"rotate": "always", "grace": 0}, browser_token_resources=[API])
+    visitor = await site.visitor()
+    await visitor.sign_in()
+    given = (await fetch(visitor)).json()["access_token"]
+    cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in visitor.cookies.jar)
+    elsewhere = Logto(site.config, http_client=issuer_client(site.provider), clock=site.clock)
+    session = elsewhere.sessions.load([(b"cookie", cookies.encode())]).session
+    assert session is not None
+    assert session.access_tokens[API, None].value == given
 
 
 async def test_sessions_in_a_store(make_site: MakeSite) -> None:
