@@ -31,6 +31,8 @@ RESOURCES = {
     "urn:logto:resource:organizations": "",
 }
 
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+
 _STARTS = 3
 _PATIENCE = 45
 """Seconds in which Node has started on any machine."""
@@ -212,3 +214,24 @@ def client(base_url: str, *, callback: str = "/logto/sign-in-callback", **metada
         "post_logout_redirect_uris": [base_url + "/", base_url],
     } | metadata
     return {name: value for name, value in described.items() if value is not None}
+
+
+def machine(client_id: str, permissions: Mapping[str, str], **metadata: Any) -> dict[str, Any]:
+    """Describe a machine-to-machine app, whose secret is `APP_SECRET`: scopes by resource, space-separated."""
+    return {
+        "client_id": client_id,
+        "client_secret": APP_SECRET,
+        "grant_types": ["client_credentials"],
+        "redirect_uris": [],
+        "response_types": [],
+        "permissions": permissions,
+    } | metadata
+
+
+def single_page_app(base_url: str, client_id: str = "the-page", **metadata: Any) -> dict[str, Any]:
+    """Describe a public app at `base_url`, whose pages call the provider themselves."""
+    return {
+        "client_id": client_id,
+        "token_endpoint_auth_method": "none",
+        "redirect_uris": [base_url + "/callback"],
+    } | metadata

@@ -3,6 +3,7 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { Provider, errors } from 'oidc-provider';
 import { CLAIMS } from './accounts.mjs';
+import { allowExchange } from './exchange.mjs';
 import { ORGANIZATIONS, audienceOf, checkOrganization, organizationOf } from './organizations.mjs';
 import { messagePage, signOutPage } from './pages.mjs';
 
@@ -35,11 +36,17 @@ function rotation(rule) {
   };
 }
 
+/** What an app may ask of a resource: a machine what its roles give, any other app what there is. */
+function allowed(client, resources, indicator) {
+  if (!client.grantTypes.includes('client_credentials')) return resources[indicator];
+  return client.metadata().permissions?.[indicator] ?? '';
+}
+
 function resourceServer(resources, algorithm) {
-  return async (ctx, indicator) => {
+  return async (ctx, indicator, client) => {
     if (!Object.hasOwn(resources, indicator)) throw new errors.InvalidTarget();
     return {
-      scope: resources[indicator],
+      scope: allowed(client, resources, indicator),
       audience: audienceOf(ctx, indicator),
       accessTokenFormat: 'jwt',
       jwt: { sign: { alg: algorithm } },
@@ -63,6 +70,7 @@ function features(settings, algorithm) {
   return {
     devInteractions: { enabled: false },
     dPoP: { enabled: false },
+    clientCredentials: { enabled: true },
     introspection: { enabled: true },
     revocation: { enabled: true },
     resourceIndicators: {
@@ -70,7 +78,10 @@ function features(settings, algorithm) {
       getResourceServerInfo: resourceServer(settings.resources, algorithm),
       // An organization token travels as one for the reserved resource, which every such sign-in has asked for.
       useGrantedResource: async (ctx) => organizationOf(ctx) !== undefined,
-      defaultResource: async (_ctx, _client, asked) => (asked?.includes(ORGANIZATIONS) ? ORGANIZATIONS : asked),
+      defaultResource: async (ctx, _client, asked) => {
+        if (ctx.oidc.params.grant_type === 'client_credentials') throw new errors.InvalidTarget();
+        return asked?.includes(ORGANIZATIONS) ? ORGANIZATIONS : asked;
+      },
     },
     backchannelLogout: { enabled: true },
     rpInitiatedLogout: {
@@ -94,7 +105,7 @@ export function createProvider(issuer, { settings, keys, storage, accounts }) {
       response_types: ['code'],
       token_endpoint_auth_method: 'client_secret_basic',
     },
-    extraClientMetadata: { properties: ['third_party'] },
+    extraClientMetadata: { properties: ['third_party', 'permissions'] },
     enabledJWA: {
       idTokenSigningAlgValues: [algorithm],
       userinfoSigningAlgValues: [algorithm],
@@ -121,6 +132,7 @@ export function createProvider(issuer, { settings, keys, storage, accounts }) {
       ctx.body = messagePage('Something is wrong with this request', `${out.error}: ${out.error_description ?? ''}`);
     },
   });
+  allowExchange(provider, { keys, accounts, resourceServer: resourceServer(settings.resources, algorithm) });
   provider.on('server_error', (_ctx, error) => console.error(error));
   return provider;
 }
