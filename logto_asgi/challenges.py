@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from starlette.routing import NoMatchFound
@@ -67,6 +68,6 @@ def _metadata_url(visit: Visit, resource: str | None) -> str | None:
 
 def _find(app: Any, resource: str, origin: str) -> str | None:
     try:
-        return origin + str(app.url_path_for(METADATA_ROUTE.format(resource)))
+        return origin + quote(app.url_path_for(METADATA_ROUTE.format(resource)))
     except (NoMatchFound, AttributeError):
         return None

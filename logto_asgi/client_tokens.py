@@ -22,7 +22,7 @@ from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.session.bounded import Bounded
 from logto_asgi.short_memory import ShortMemory
 from logto_asgi.targets import Target, check_token, check_token_type, refusal_of_exchange, refusal_of_machine, target_of
-from logto_asgi.token_rules import access_token_of
+from logto_asgi.token_rules import access_token_of, margin_of
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
@@ -198,12 +198,8 @@ class ClientTokens:
         entry = wish.kept.get(wish.target)
         if entry is None:
             return None
-        token, life = entry.token, entry.token.expires_at - entry.token.issued_at
-        # A token that lives shorter than twice the margin would never be used: half its life is the margin then.
-        margin = min(self._config.refresh_margin, life // 2)
-        if wish.min_ttl is not None:
-            # Nor would one that never lives so long: it is used while it is new.
-            margin = max(margin, min(wish.min_ttl, life * 9 // 10))
+        token = entry.token
+        margin = margin_of(token, margin=self._config.refresh_margin, min_ttl=wish.min_ttl)
         now = self._clock()
         if now >= min(token.expires_at - margin, entry.expires_at):
             return None

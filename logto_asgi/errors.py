@@ -279,15 +279,24 @@ class AccessTokenMismatch(HTTPError):
 class SignInRequired(HTTPError):
     """Nobody is signed in, and this needs somebody.
 
-    `redirect`: True sends every GET to sign-in, False none, None those of a browser's address bar or link.
+    `redirect`: True sends every GET to sign-in, False none, None those of a browser's address bar or link. `max_age`,
+    in seconds, is how long ago the sign-in at the issuer may be, if that matters.
     """
 
     code = "sign_in_required"
     status = 401
 
-    def __init__(self, message: str, *, redirect: bool | None = None, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        redirect: bool | None = None,
+        max_age: int | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(message, headers=headers)
         self.redirect = redirect
+        self.max_age = max_age
 
 
 class SessionEnded(SignInRequired):
@@ -303,18 +312,9 @@ class RefreshTokenMissing(SignInRequired):
 
 
 class StepUpRequired(SignInRequired):
-    """Somebody is signed in, but the sign-in is older than this allows, or of unknown age (RFC 9470 §3).
-
-    `max_age` is in seconds.
-    """
+    """Somebody is signed in, but the sign-in is older than `max_age` allows, or of unknown age (RFC 9470 §3)."""
 
     code = "step_up_required"
-
-    def __init__(
-        self, message: str, *, max_age: int, redirect: bool | None = None, headers: dict[str, str] | None = None
-    ) -> None:
-        super().__init__(message, redirect=redirect, headers=headers)
-        self.max_age = max_age
 
 
 class TokenRequired(HTTPError):

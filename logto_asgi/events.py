@@ -20,7 +20,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "session.ended": "A session is over: signed out, signed in anew, or ended by the issuer.",
         "refresh.done": "The issuer answered a refresh, and its answer is kept.",
         "refresh.refused": "The issuer refused a refresh token (invalid_grant).",
-        "token.refused": "The issuer gave no token for a resource or organization; the session goes on.",
+        "token.refused": "The issuer gave no token for a resource or organization; a session goes on.",
         "refresh.failed": "A refresh brought nothing: the issuer is down, slow or busy. The session goes on.",
         "refresh.interrupted": "A refresh found the mark of an earlier one whose end nobody saw, and tries once.",
         "refresh.lost": "The issuer refused after such an interrupted refresh: its answer was lost, the user signs in.",

@@ -181,7 +181,8 @@ def _nobody(scope: Any, visit: Visit, need: Requirement) -> HTTPError:
     if redirect is not False:
         _check_routes(visit)
     challenge = session_challenge(scope, visit, need, came_with_token=came_with_token)
-    return SignInRequired("Sign in to see this.", redirect=redirect, headers={"WWW-Authenticate": challenge})
+    headers = {"WWW-Authenticate": challenge}
+    return SignInRequired("Sign in to see this.", redirect=redirect, max_age=need.max_age, headers=headers)
 
 
 def is_due(visit: Visit, max_age: int | None) -> bool:

@@ -183,8 +183,9 @@ def _path_parameter(scope: Any, name: str) -> str:
 
 
 def _check_auth_time(auth_time: int | None, max_age: int, visit: Visit, *, redirect: bool | None = False) -> None:
-    age = None if auth_time is None else visit.runtime.clock() - auth_time
-    if age is None or not -visit.config.clock_leeway <= age <= max_age:
+    # With the leeway that the call-back allows: stricter than that, a visitor would be sent around in circles.
+    age, leeway = None if auth_time is None else visit.runtime.clock() - auth_time, visit.config.clock_leeway
+    if age is None or not -leeway <= age <= max_age + leeway:
         raise StepUpRequired(
             "This needs a sign-in that is more recent. Sign in again.", max_age=max_age, redirect=redirect
         )

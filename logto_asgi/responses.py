@@ -177,7 +177,7 @@ def _sign_in_url(scope: Mapping[str, Any], error: SignInRequired) -> str:
     config = cast("LogtoConfig", _config(scope))
     back = _way_back(scope, config)
     query = [f"return_to={quote(back, safe='/')}"] if back else []
-    if isinstance(error, StepUpRequired):
+    if error.max_age is not None:
         query.append(f"max_age={error.max_age}")
     return config.auth_url("sign-in") + (f"?{'&'.join(query)}" if query else "")
 

@@ -24,6 +24,7 @@ from logto_asgi.browser_token import hand_out
 from logto_asgi.errors import (
     AttemptNotFound,
     ConfigurationError,
+    ConfigurationProblem,
     CrossSiteRequest,
     HTTPError,
     LogtoError,
@@ -64,12 +65,21 @@ _MOST_TRIES = 3
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
+_WITHOUT_SIGN_IN = ConfigurationProblem(
+    "config",
+    "is one without sign-in (LogtoConfig.without_sign_in), and these routes sign people in.",
+    "Leave them out of an API, or make the configuration with LogtoConfig(…).",
+)
+
+
 def auth_routes(config: LogtoConfig) -> list[Route]:
     """Return the routes to serve: sign-in, sign-up, sign-in-callback and sign-out under `config.auth_path`.
 
     With `browser_token_resources` also the route `token`, which hands the app's own pages their access tokens. They are
     named `logto:sign-in` and so on, for `url_for` and `@requires(…, redirect="logto:sign-in")`.
     """
+    if not config.signs_in:
+        raise ConfigurationError([_WITHOUT_SIGN_IN])
     endpoints = _Endpoints(config)
     table: list[tuple[str, Endpoint, list[str]]] = [
         ("sign-in", endpoints.sign_in, ["GET", "POST"]),

@@ -7,7 +7,7 @@ from logto_asgi.errors import AccessTokenMismatch
 from logto_asgi.models import AccessToken, TokenSet
 from logto_asgi.oidc.peek import read_unverified_claims
 
-__all__ = ["REFUSALS_OF_ONE_TOKEN", "TokenKey", "access_token_of", "refusal_of"]
+__all__ = ["REFUSALS_OF_ONE_TOKEN", "TokenKey", "access_token_of", "margin_of", "refusal_of"]
 
 TokenKey = tuple[str | None, str | None]
 """What a token is for: resource and organization, both optional."""
@@ -37,6 +37,15 @@ def access_token_of(tokens: TokenSet, key: TokenKey, *, now: int, strict: bool) 
         issued_at=now,
         used_at=now,
     )
+
+
+def margin_of(token: AccessToken, *, margin: int, min_ttl: int | None) -> int:
+    """Return how many seconds before its end a token is renewed: the `margin`, or what `min_ttl` asks for."""
+    life = token.expires_at - token.issued_at
+    # A token that lives shorter than twice the margin would never be used: half its life is the margin then.
+    margin = min(margin, life // 2)
+    # Nor would one that never lives as long as somebody asks: it is used while it is new.
+    return margin if min_ttl is None else max(margin, min(min_ttl, life * 9 // 10))
 
 
 def _check_made_for(claims: dict[str, object] | None, key: TokenKey, *, strict: bool) -> None:

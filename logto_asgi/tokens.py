@@ -30,7 +30,7 @@ from logto_asgi.models import AccessToken, ReservedResource, Session, TokenSet
 from logto_asgi.refreshing import Refresher
 from logto_asgi.session.backend import Overtaken, Saved, SessionBackend, Turn
 from logto_asgi.short_memory import ShortMemory
-from logto_asgi.token_rules import TokenKey
+from logto_asgi.token_rules import TokenKey, margin_of
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
@@ -228,11 +228,7 @@ class AccessTokens:
         token = session.access_tokens.get(key)
         if token is None:
             return None
-        # A token that lives shorter than twice the margin would never be used: half its life is the margin then.
-        margin = min(self._config.refresh_margin, (token.expires_at - token.issued_at) // 2)
-        if min_ttl is not None:
-            # Nor would one that never lives so long: it is used while it is new.
-            margin = max(margin, min(min_ttl, (token.expires_at - token.issued_at) * 9 // 10))
+        margin = margin_of(token, margin=self._config.refresh_margin, min_ttl=min_ttl)
         return token if self._clock() < token.expires_at - margin else None
 
     def _must_rest(self, session: Session) -> bool:

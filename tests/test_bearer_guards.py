@@ -11,7 +11,15 @@ import pytest
 from fastapi import Depends, FastAPI
 from httpx import ASGITransport, AsyncClient
 
-from logto_asgi import Logto, LogtoConfig, LogtoMiddleware, LogtoUser, organization_urn
+from logto_asgi import (
+    ConfigurationError,
+    Logto,
+    LogtoConfig,
+    LogtoMiddleware,
+    LogtoUser,
+    auth_routes,
+    organization_urn,
+)
 from logto_asgi.fastapi import access_token, bearer_token, require_auth
 from logto_asgi.testing import Visitor, issuer_client
 from tests.api_site import API, BOTH, OTHER_API, Api, make_api
@@ -42,7 +50,7 @@ PASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "resource-that-the-guard-names": ("/other-api", {"resource": OTHER_API}),
     "role-in-the-token": ("/role", {"roles": ["admin", "x"]}),
     "one-of-the-roles": ("/one-role", {"roles": ["owner"]}),
-    "recent-sign-in": ("/recent", {"auth_time": 1_800_000_000 - 300}),
+    "recent-sign-in": ("/recent", {"auth_time": 1_800_000_000 - 360}),
     "machine-where-they-may": ("/machines", {"sub": "spa"}),
     "user-where-machines-may": ("/machines", {}),
     "machine-where-only-they-may": ("/only-machines", {"sub": "spa"}),
@@ -128,7 +136,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], int, str]] = {
         "permission_denied",
     ),
     "no-role-in-the-organization": ("/org/harbour/admin", ORGANIZATION, 403, "permission_denied"),
-    "sign-in-too-old": ("/recent", {"auth_time": 1_800_000_000 - 301}, 401, "step_up_required"),
+    "sign-in-too-old": ("/recent", {"auth_time": 1_800_000_000 - 361}, 401, "step_up_required"),
     "sign-in-of-unknown-age": ("/recent", {}, 401, "step_up_required"),
     "sign-in-in-the-future": ("/recent", {"auth_time": 1_800_000_100}, 401, "step_up_required"),
     "guard-for-sessions": ("/session", {}, 401, "sign_in_required"),
@@ -485,6 +493,12 @@ async def test_api_without_sign_in() -> None:
     refused = await session.get("/")
     assert refused.status_code == 500
     assert 'accept="bearer"' in refused.json()["detail"]
+
+
+def test_auth_routes_need_a_configuration_that_signs_in() -> None:
+    """An API that was made without sign-in has no page for it."""
+    with pytest.raises(ConfigurationError, match="without sign-in"):
+        auth_routes(LogtoConfig.without_sign_in(endpoint="https://tenant.logto.app"))
 
 
 async def test_organization_from_a_function(api: Api) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import logto_asgi
 
-MODULES = ["logto_asgi", "logto_asgi.errors", "logto_asgi.fastapi", "logto_asgi.testing"]
+MODULES = ["logto_asgi", "logto_asgi.errors", "logto_asgi.fastapi", "logto_asgi.httpx", "logto_asgi.testing"]
 
 
 @pytest.mark.parametrize("name", MODULES)

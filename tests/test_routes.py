@@ -66,7 +66,7 @@ async def test_nothing_else_of_the_query_reaches_the_issuer(site: Site) -> None:
     """Only the allow-listed options travel; a redirect_uri, a scope or an unknown name does not."""
     response = await start(
         await site.visitor(),
-        "?redirect_uri=https://evil.example&scope=all&claims=x&max_age=0&prompt=none&login_hint=a@b.example"
+        "?redirect_uri=https://evil.example&scope=all&claims=x&max_age=-1&prompt=none&login_hint=a@b.example"
         "&ui_locales=fr&first_screen=register&direct_sign_in=social:google&identifiers=email,phone,nonsense",
     )
     query = asked(response)

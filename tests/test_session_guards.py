@@ -25,6 +25,8 @@ HARBOUR = Organization(
     members={"alice": ("admin",), "bob": ("member",)},
     roles={"admin": ("read:items", "manage:members"), "member": ()},
 )
+LEEWAY = 60
+"""Seconds, the default of `clock_leeway`."""
 SCOPES = ["read:items", "write:items", "manage:members", UserScope.ROLES, UserScope.ORGANIZATIONS]
 SETTINGS: dict[str, Any] = {
     "provider": {"users": USERS, "organizations": [HARBOUR]},
@@ -174,10 +176,30 @@ async def test_old_sign_in_is_asked_for_again_and_comes_back(visit: Any) -> None
     assert page.status_code == 200, page.text
     assert str(page.url).endswith("/recent")
     assert page.json()["claims"]["auth_time"] == api.clock()
-    api.clock.move(300)
+    api.clock.move(300 + LEEWAY)
     assert (await visitor.get("/recent")).status_code == 200
     api.clock.move(1)
     assert (await visitor.get("/recent")).status_code == 401
+
+
+@pytest.mark.parametrize("behind", [1, LEEWAY - 1])
+async def test_issuer_whose_clock_is_behind_sends_nobody_in_circles(visit: Any, behind: int) -> None:
+    """What the issuer calls recent enough is so for the guard, within the leeway."""
+    api, visitor = await visit("alice")
+    await visitor.choose(await visitor.navigate("/recent"), "alice")
+    api.clock.move(300)
+    api.provider._core.clock = lambda: api.clock() - behind
+    api.clock.move(behind)
+    assert (await visitor.navigate("/recent")).status_code == 200
+
+
+async def test_nobody_signs_in_once_for_a_page_that_wants_it_recent(visit: Any) -> None:
+    """The first sign-in asks for the time of authentication already."""
+    api = make_api(**SETTINGS)
+    async with Visitor(api.app, api.provider, config=api.logto.config) as visitor:
+        page = await visitor.choose(await visitor.navigate("/recent"), "alice")
+        assert page.status_code == 200, page.text
+    assert api.provider.requests.count("token", "authorization_code") == 1
 
 
 async def test_form_that_came_too_late_is_not_sent_away(visit: Any) -> None:
