@@ -280,7 +280,7 @@ def test_the_document_says_where_to_sign_in():
             "authorizationUrl": f"{ISSUER}/auth",
             "tokenUrl": f"{ISSUER}/token",
             "refreshUrl": f"{ISSUER}/token",
-            "scopes": {"openid": "", "read:items": "See items", "write:items": "Change items"},
+            "scopes": {"openid": "Sign in", "read:items": "See items", "write:items": "Change items"},
         }
     }
     assert security(app) == [{SESSION: ["read:items"]}, {BEARER: ["read:items"]}]

@@ -172,7 +172,7 @@ def _describe_sign_in(document: Document, config: "LogtoConfig", url: _Urls, ask
     if BEARER in schemes:
         schemes[BEARER] = {
             "type": "oauth2",
-            "description": "Sign in, and call this API with the access token. The session cookie is not looked at then.",
+            "description": "Sign in and call this API with the access token. The session cookie is not looked at then.",
             "flows": {
                 "authorizationCode": {
                     "authorizationUrl": url.authorization,
@@ -194,7 +194,7 @@ def _named(document: Document, asked: Mapping[str, str]) -> dict[str, str]:
     """Return each scope that is asked for or that an operation needs, with what is said of it."""
     entries = [entry for operation in operations(document) for entry in operation["security"]]
     needed = [scope for entry in entries for scope in entry.get(BEARER, ())]
-    return {"openid": "", **dict.fromkeys(needed, ""), **asked}
+    return {"openid": "Sign in", **dict.fromkeys(needed, ""), **asked}
 
 
 def _relative(target: str, page: str) -> str:

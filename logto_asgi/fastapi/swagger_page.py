@@ -22,8 +22,8 @@ _INTEGRITY = {
     SWAGGER_CSS_URL: "sha384-WlYgdmXYOOBWL5apwjDEZwN+U3HmXSSu5R6V5aGxEcf7z+KuRNwBhoxKVN1i3D5I",
 }
 
-# Swagger UI puts `additionalQueryStringParams` into the query of the token request, where nobody reads them, and sends
-# an empty client_secret; `X-Requested-With` would make the browser ask first (a CORS preflight).
+# Swagger UI puts `additionalQueryStringParams` into the query of the token request too, where nobody reads them: they
+# belong into its body (RFC 8707 §2.2). `X-Requested-With` would make the browser ask first (a CORS preflight).
 _SHOW = """
 "use strict";
 (() => {
@@ -40,7 +40,6 @@ _SHOW = """
   const requestInterceptor = (request) => {
     if (String(request.url).split("?")[0] !== settings.tokenEndpoint) return request;
     const form = new URLSearchParams(request.body);
-    form.delete("client_secret");
     form.set("resource", settings.resource);
     delete request.headers["X-Requested-With"];
     return Object.assign(request, {url: settings.tokenEndpoint, body: form.toString()});
