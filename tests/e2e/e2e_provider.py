@@ -200,6 +200,10 @@ class Provider:
         """Suspend a user: the next refresh is refused with `invalid_grant`."""
         self._control("suspend", sub=sub)
 
+    def age_sessions(self, *, seconds: int) -> None:
+        """Let every sign-in at the provider have happened so many seconds earlier."""
+        self._control("age-sessions", seconds=seconds)
+
     def rotate_keys(self) -> None:
         """Sign with a new key at once; the previous one stays published."""
         self._control("rotate-keys")

@@ -11,7 +11,7 @@ export function endpointOf(path) {
   return name.startsWith('auth/') ? 'resume' : name;
 }
 
-export function createControls({ accounts, rotateKeys }) {
+export function createControls({ accounts, ageSessions, rotateKeys }) {
   const counts = {};
   const outcomes = { refreshes: {}, errors: {}, reused: 0, revoked: 0 };
   const authorizations = [];
@@ -42,6 +42,7 @@ export function createControls({ accounts, rotateKeys }) {
     down: () => { down = true; return SETTLE; },
     up: () => { down = false; return SETTLE; },
     suspend: (query) => { accounts.suspend(query.get('sub')); return SETTLE; },
+    'age-sessions': (query) => { ageSessions(Number(query.get('seconds'))); return SETTLE; },
     'rotate-keys': () => { rotateKeys(); return SETTLE; },
   };
 

@@ -43,6 +43,7 @@ function build() {
 
 const controls = createControls({
   accounts,
+  ageSessions: storage.ageSessions,
   // The new key signs at once and the one before stays published, two at most, as in Logto.
   rotateKeys() {
     keys = [createKey(settings.signingKey), keys[0]];
