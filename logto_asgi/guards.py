@@ -115,7 +115,12 @@ async def decide(user: LogtoUser, visit: Visit, token: str | None, need: Require
         await _decide_bearer(visit, token, need, scope)
     if need.predicate is not None:
         install(scope)
-        await satisfies_predicate(need, user, HTTPConnection(scope))
+        try:
+            await satisfies_predicate(need, user, HTTPConnection(scope))
+        except PermissionDenied as error:
+            if token is not None:
+                with_challenge(error, visit, need)
+            raise
 
 
 async def take_bearer(visit: Visit, need: Requirement) -> None:

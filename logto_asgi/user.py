@@ -5,7 +5,7 @@ Knows sessions and tokens through the runtime; makes no response.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, model_validator
@@ -13,9 +13,10 @@ from pydantic_core import CoreSchema, core_schema
 from starlette.authentication import BaseUser
 
 from logto_asgi.claims import AccessTokenClaims, IdTokenClaims, TokenClaims, UserInfo
-from logto_asgi.errors import AccessTokenMismatch, LogtoError, SetupError, SignInRequired
+from logto_asgi.errors import AccessTokenMismatch, SetupError, SignInRequired
 from logto_asgi.models import Session
 from logto_asgi.oidc.peek import read_unverified_claims
+from logto_asgi.prefetched import Prefetched
 from logto_asgi.presented import presented_token
 from logto_asgi.visit import Visit
 
@@ -53,12 +54,11 @@ class LogtoUser(BaseUser):
     Every way to serialise it gives the `PublicUser` view. It belongs to its request and cannot be pickled.
     """
 
-    __slots__ = ("_access_token", "_organization_tokens", "_user_info", "_visit")
-
-    _failures: dict[str, LogtoError] | None = None
+    __slots__ = ("_prefetched", "_visit")
 
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
+        self._prefetched: Prefetched | None = None
 
     # -- Who it is ---------------------------------------------------------------------------------------------------
 
@@ -147,19 +147,19 @@ class LogtoUser(BaseUser):
     @property
     def user_info(self) -> UserInfo | None:
         """The userinfo, when `fetch_user_info` is set; raises what the fetch raised."""
-        fetched: UserInfo | None = self._fetched("_user_info")
+        fetched: UserInfo | None = self._fetched("user_info")
         return fetched
 
     @property
     def access_token(self) -> str | None:
         """The access token, when `get_access_token` is set; raises what the fetch raised."""
-        fetched: str | None = self._fetched("_access_token")
+        fetched: str | None = self._fetched("access_token")
         return fetched
 
     @property
     def organization_tokens(self) -> Mapping[str, str] | None:
         """Tokens by organization id, when `get_organization_token` is set; raises what the fetch raised."""
-        fetched: Mapping[str, str] | None = self._fetched("_organization_tokens")
+        fetched: Mapping[str, str] | None = self._fetched("organization_tokens")
         return fetched
 
     # -- What can be asked ---------------------------------------------------------------------------------------------
@@ -300,33 +300,20 @@ class LogtoUser(BaseUser):
         self._visit.prepare_errors()
         return session
 
-    def _fetched(self, slot: str) -> Any:
-        self._visit.ask()
-        if self._failures and slot in self._failures:
-            self._visit.prepare_errors()
-            raise self._failures[slot]
-        return getattr(self, slot, None)
+    def _fetched(self, name: str) -> Any:
+        visit = self._visit
+        visit.ask()
+        if self._prefetched is None:
+            return None
+        visit.prepare_errors()
+        return self._prefetched.get(name)
 
     async def prefetch(self) -> None:
         """Fetch what the configuration wants on every request. Failures are kept for whoever reads the value."""
-        config = self._visit.config
-        if self._visit.ask() is None:
-            return
-        if config.fetch_user_info:
-            await self._attempt("_user_info", self.fetch_user_info)
-        if config.get_access_token:
-            await self._attempt("_access_token", lambda: self.get_access_token(config.resource, config.organization_id))
-        if config.get_organization_token:
-            await self._attempt("_organization_tokens", self._all_organization_tokens)
-
-    async def _all_organization_tokens(self) -> Mapping[str, str]:
-        return {each: await self.get_organization_token(each) for each in self.organizations}
-
-    async def _attempt(self, slot: str, fetch: Callable[[], Any]) -> None:
-        try:
-            setattr(self, slot, await fetch())
-        except LogtoError as error:
-            self._failures = {**(self._failures or {}), slot: error}
+        if self._visit.ask() is not None:
+            fetched = Prefetched()
+            await fetched.fetch(self, self._visit.config)
+            self._prefetched = fetched
 
 
 # A field of type `Any`, and `-> Any` in FastAPI, ask the value itself for its serialiser.

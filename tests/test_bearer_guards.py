@@ -100,6 +100,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], int, str]] = {
         401,
         "invalid_token",
     ),
+    "resource-in-another-organization": (
+        "/org/lighthouse/items",
+        {**RESOURCE, **ORGANIZATION, "scopes": ["read:items"]},
+        401,
+        "invalid_token",
+    ),
     "two-organizations-in-one-token": (
         "/any-org",
         {"aud": [organization_urn("harbour"), organization_urn("other")]},
