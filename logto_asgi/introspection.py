@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from logto_asgi.claims import AccessTokenClaims
-from logto_asgi.errors import InvalidToken, IssuerUnavailable, SetupError, VerificationError
+from logto_asgi.errors import InvalidToken, SetupError, VerificationError
 from logto_asgi.flights import Flights
 from logto_asgi.oidc.access_tokens import read_introspected_claims
 from logto_asgi.oidc.transport import within
@@ -66,8 +66,7 @@ class Introspection:
         self._check_setup()
         verdict: AccessTokenClaims | _Refusal | None = self._refused.get(key)
         if verdict is None:
-            work = partial(self._in_line, token, key)
-            verdict = await within(self._config.http_timeout, self._flights.join(key, work))
+            verdict = await self._flights.join(key, partial(self._ask, token, key))
         if isinstance(verdict, AccessTokenClaims):
             return verdict
         check, message = verdict
@@ -85,22 +84,18 @@ class Introspection:
                 "set LOGTO_APP_ID and LOGTO_APP_SECRET, or leave opaque=True out."
             )
 
-    async def _in_line(self, token: str, key: bytes) -> AccessTokenClaims | _Refusal:
-        # The wait is bounded here too: whoever asked may be gone, and a line of tokens nobody waits for must not grow.
-        gate = self._gates.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MOST_CALLS))
-        try:
-            await within(self._config.http_timeout, gate.acquire())
-        except IssuerUnavailable as error:
-            error.processed = False
-            raise
-        try:
-            verdict = self._read(await self._client().introspect(token))
-        finally:
-            gate.release()
+    async def _ask(self, token: str, key: bytes) -> AccessTokenClaims | _Refusal:
+        # One deadline for line and call: whoever asked may be gone, and a line nobody waits in must not grow.
+        verdict = self._read(await within(self._config.http_timeout, self._in_line(token)))
         self._events.note("bearer.introspected")
         if isinstance(verdict, tuple):
             self._refused.put(key, verdict)
         return verdict
+
+    async def _in_line(self, token: str) -> dict[str, Any] | None:
+        gate = self._gates.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MOST_CALLS))
+        async with gate:
+            return await self._client().introspect(token)
 
     def _read(self, answer: dict[str, Any] | None) -> AccessTokenClaims | _Refusal:
         """Return the claims, or why there are none: a value, because one error must not be raised for many callers."""

@@ -28,6 +28,11 @@ def issuer() -> CallersIssuer:
     return CallersIssuer()
 
 
+@pytest.fixture
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("logto_asgi.oidc.client._PATIENCE", 0.02)
+
+
 async def check_of(bearer: BearerTokens, token: str, *, opaque: bool = False) -> str:
     """Return the check that refuses a token."""
     with pytest.raises(InvalidToken) as caught:
@@ -181,9 +186,10 @@ async def test_an_outage_does_not_stop_tokens_whose_keys_are_known(issuer: Calle
     assert issuer.refused() == []
 
 
-async def test_a_silent_issuer_does_not_stop_tokens_whose_keys_are_known() -> None:
+async def test_a_silent_issuer_does_not_stop_tokens_whose_keys_are_known(
+    issuer: CallersIssuer, little_patience: None
+) -> None:
     """While the key set hangs, older keys serve; the call goes on by itself, and its answer is used."""
-    issuer = CallersIssuer(http_timeout=0.2)
     token = issuer.token(exp=NOW + DAY)
     claims = await issuer.bearer.verify(token)
     gate = issuer.hang(JWKS)
@@ -196,6 +202,19 @@ async def test_a_silent_issuer_does_not_stop_tokens_whose_keys_are_known() -> No
     while issuer.bearer.known(token) is None:
         await issuer.bearer.verify(token)
         await asyncio.sleep(0.01)
+    await issuer.logto.aclose()
+
+
+@pytest.mark.parametrize("path", [JWKS, DISCOVERY], ids=["keys", "discovery"])
+async def test_a_silent_issuer_does_not_stop_new_tokens_either(
+    path: str, issuer: CallersIssuer, little_patience: None
+) -> None:
+    """A token that nobody has seen is verified with older keys and metadata while newer ones do not come."""
+    await issuer.bearer.verify(issuer.token())
+    gate = issuer.hang(path)
+    issuer.now += HOUR
+    assert (await issuer.bearer.verify(issuer.token(sub="user-2"))).sub == "user-2"
+    gate.set()
     await issuer.logto.aclose()
 
 
