@@ -66,7 +66,7 @@ async def invite(org_id: str, email: str, user: Manager) -> dict[str, str]:
 async def page(user: LogtoUser, text: str, current: str | None = None) -> str:
     """Return a page with a link for each organization of the user; their names come from the userinfo."""
     info = await user.fetch_user_info()
-    names = {str(each["id"]): str(each["name"]) for each in info.organization_data or ()}
+    names = {each.id: each.name or each.id for each in info.organization_data or ()}
     links = [
         f"<b>{escape(names.get(each, each))}</b>"
         if each == current

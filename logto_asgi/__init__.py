@@ -6,6 +6,7 @@ The public names of the library; FastAPI's dependencies are in `logto_asgi.fasta
 from logto_asgi.claims import (
     AccessTokenClaims,
     IdTokenClaims,
+    OrganizationData,
     TokenClaims,
     UserInfo,
     organization_id_from_urn,
@@ -93,6 +94,7 @@ __all__ = [
     "LogtoMiddleware",
     "LogtoUser",
     "MemoryStore",
+    "OrganizationData",
     "PermissionDenied",
     "Prompt",
     "PublicUser",

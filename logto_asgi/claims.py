@@ -23,6 +23,7 @@ __all__ = [
     "AccessTokenClaims",
     "Address",
     "IdTokenClaims",
+    "OrganizationData",
     "TokenClaims",
     "UserInfo",
     "organization_id_from_urn",
@@ -48,6 +49,8 @@ _BINDINGS = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple) and any(isinstance(each, BaseModel) for each in value):
+        return [_plain(each) for each in value]
     return value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
 
 
@@ -212,10 +215,20 @@ class AccessTokenClaims(TokenClaims):
         return sub if isinstance(sub, str) else None
 
 
+class OrganizationData(BaseModel):
+    """What userinfo says of one organization of the user, with the scope `UserScope.ORGANIZATIONS` (Logto)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: str
+    name: str | None = None
+    description: str | None = None
+
+
 class UserInfo(_Profile):
     """The answer of the userinfo endpoint (OpenID Connect Core §5.3.2), with what Logto adds."""
 
     custom_data: dict[str, Any] | None = None
     identities: dict[str, Any] | None = None
     sso_identities: list[dict[str, Any]] | None = None
-    organization_data: list[dict[str, Any]] | None = None
+    organization_data: tuple[OrganizationData, ...] | None = None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from logto_asgi import IdTokenClaims, UserInfo, UserScope, organization_id_from_urn, organization_urn
+from logto_asgi import AccessTokenClaims, IdTokenClaims, UserInfo, UserScope, organization_id_from_urn, organization_urn
 from logto_asgi.models import AccessToken, PendingSignIn, SignInOptions, TokenSet
 
 REQUIRED = {"iss": "https://tenant.logto.app/oidc", "sub": "alice", "aud": "app", "exp": 2, "iat": 1}
@@ -46,11 +46,19 @@ def test_required_claims_are_named(missing: str) -> None:
 
 def test_userinfo_has_what_logto_adds() -> None:
     """custom_data, identities and organization_data are typed; nulls are kept."""
-    info = UserInfo.parse(
-        {"sub": "alice", "custom_data": {"a": 1}, "organization_data": [{"id": "o"}], "picture": None}
-    )
+    raw = {
+        "sub": "alice",
+        "custom_data": {"a": 1},
+        "organization_data": [{"id": "o", "name": "Harbour", "description": None, "plan": "pro"}],
+        "picture": None,
+        "updated_at": 1_700_000_000_123,
+    }
+    info = UserInfo.parse(raw)
     assert info.custom_data == {"a": 1}
-    assert info.raw()["picture"] is None
+    assert info.organization_data is not None
+    assert (info.organization_data[0].id, info.organization_data[0].name) == ("o", "Harbour")
+    assert info.updated_at == 1_700_000_000_123
+    assert info.raw() == info.model_dump(mode="json") == raw
 
 
 def test_organization_urns() -> None:
@@ -77,3 +85,50 @@ def test_no_repr_shows_a_secret() -> None:
         SignInOptions(one_time_token="hidden-8"),
     ]
     assert "hidden" not in repr(values)
+
+
+# -- Access tokens -----------------------------------------------------------------------------------------------------
+
+TOKEN = {**REQUIRED, "client_id": "spa"}
+
+
+def test_claims_of_an_access_token_are_typed_and_none_is_lost() -> None:
+    """A custom claim with a standard name may have another type than the standard's: `raw` has it as it came."""
+    raw = {**TOKEN, "scope": "b a", "tier": "gold", "address": "Harbour Road 1", "roles": [{"name": "admin"}]}
+    claims = AccessTokenClaims.parse(raw)
+    assert claims.scopes == {"a", "b"}
+    assert (claims.address, claims.roles) == (None, None)
+    assert claims.raw() == raw
+    assert claims.model_dump()["tier"] == "gold"
+    assert "Harbour Road" not in AccessTokenClaims.parse({**TOKEN, "name": "Alice"}).raw()
+
+
+@pytest.mark.parametrize(
+    ("changes", "organization", "is_for_one"),
+    [
+        ({}, None, False),
+        ({"organization_id": "o"}, "o", True),
+        ({"aud": organization_urn("o")}, "o", True),
+        ({"aud": [organization_urn("o"), "https://api.example.com"]}, "o", True),
+        ({"aud": [organization_urn("o"), organization_urn("p")]}, None, True),
+    ],
+)
+def test_organization_of_an_access_token(changes: dict[str, Any], organization: str | None, is_for_one: bool) -> None:
+    """The claim names it, or the audience; of two there is none."""
+    claims = AccessTokenClaims.parse({**TOKEN, **changes})
+    assert (claims.organization, claims.is_for_organization) == (organization, is_for_one)
+
+
+def test_machine_and_actor() -> None:
+    """A machine's `sub` is its client; who acts for a user is in `act` (RFC 8693 §4.1)."""
+    assert AccessTokenClaims.parse({**TOKEN, "sub": "spa"}).is_machine
+    claims = AccessTokenClaims.parse({**TOKEN, "act": {"sub": "support"}})
+    assert (claims.is_machine, claims.actor) == (False, "support")
+    assert AccessTokenClaims.parse({**TOKEN, "act": {"sub": 7}}).actor is None
+
+
+def test_scopes_and_audiences_are_not_what_custom_claims_say() -> None:
+    """A claim of the same name as a property of ours stays a claim."""
+    claims = AccessTokenClaims.parse({**TOKEN, "scopes": ["all"], "is_machine": True, "organization": "o"})
+    assert (claims.scopes, claims.is_machine, claims.organization) == (frozenset(), False, None)
+    assert claims.raw()["scopes"] == ["all"]
