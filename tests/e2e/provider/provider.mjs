@@ -66,6 +66,11 @@ function lifetimes(settings) {
   };
 }
 
+/** Logto lets the pages of an app read the answers that it gets: those of its redirect URIs' origins. */
+function isPageOfApp(_ctx, origin, client) {
+  return client.clientAuthMethod === 'none' && client.redirectUris.some((uri) => new URL(uri).origin === origin);
+}
+
 function features(settings, algorithm) {
   return {
     devInteractions: { enabled: false },
@@ -113,6 +118,7 @@ export function createProvider(issuer, { settings, keys, storage, accounts }) {
       authorizationSigningAlgValues: [algorithm],
     },
     claims: CLAIMS,
+    clientBasedCORS: isPageOfApp,
     scopes: ['openid', 'offline_access', ...Object.keys(CLAIMS).filter((scope) => scope !== 'openid')],
     conformIdTokenClaims: false,
     clockTolerance: 0,
