@@ -17,6 +17,7 @@ from logto_asgi.events import Events
 from logto_asgi.models import TokenSet
 from logto_asgi.oidc.discovery import DiscoveryCache
 from tests.callers_issuer import API, APP_ID, DISCOVERY, JWKS, CallersIssuer, private_key
+from tests.conftest import MakeSite
 from tests.oidc.oidc_signing import ISSUER, NOW, sign
 
 HOUR = 3600
@@ -399,3 +400,28 @@ async def test_claims_cannot_be_changed_for_the_next_request(issuer: CallersIssu
     claims: AccessTokenClaims = await issuer.bearer.verify(issuer.token())
     with pytest.raises(ValueError, match="frozen"):
         claims.sub = "admin"  # type: ignore[misc]
+
+
+async def test_tokens_of_the_development_provider(make_site: MakeSite) -> None:
+    """Whole ways: what the provider signs is verified, and its ID tokens are not taken for it."""
+    site = make_site()
+    bearer, sub = site.logto.bearer, "alice"
+    token = site.provider.mint_access_token(sub, resource=API, scopes=["read:items"])
+    claims = await bearer.verify(token)
+    assert (claims.sub, claims.aud, claims.scopes) == (sub, API, {"read:items"})
+    assert bearer.known(token) is claims
+    assert await check_of(bearer, site.provider.mint_id_token(sub)) == "typ"
+    assert await check_of(bearer, site.provider.mint_id_token(sub, header={"typ": "at+jwt"})) == "client_id"
+    machine = await bearer.verify(site.provider.mint_access_token(site.config.app_id, organization_id="org-1"))
+    assert (machine.is_machine, machine.organization) == (True, "org-1")
+
+
+async def test_opaque_tokens_of_the_development_provider(make_site: MakeSite) -> None:
+    """Whole ways: the provider's word on an opaque token counts, until it is asked again."""
+    site = make_site(introspection_cache=30)
+    bearer = site.logto.bearer
+    token = site.provider.opaque_access_token("alice", scopes=["openid"])
+    claims = await bearer.verify(token, opaque=True)
+    assert (claims.sub, claims.client_id, claims.audiences) == ("alice", site.config.app_id, frozenset())
+    assert bearer.known(token, opaque=True) is claims
+    assert await check_of(bearer, "made-up", opaque=True) == "active"
