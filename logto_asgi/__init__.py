@@ -46,7 +46,7 @@ from logto_asgi.errors import (
     VerificationError,
 )
 from logto_asgi.events import Event
-from logto_asgi.middleware import LogtoMiddleware, RequireAuthMiddleware
+from logto_asgi.middleware import LogtoMiddleware
 from logto_asgi.models import (
     AccessToken,
     FirstScreen,
@@ -58,6 +58,7 @@ from logto_asgi.models import (
     SubjectTokenType,
     UserScope,
 )
+from logto_asgi.require_auth import RequireAuthMiddleware
 from logto_asgi.requirements import any_of
 from logto_asgi.resource_metadata import protected_resource_routes
 from logto_asgi.routes import auth_routes

@@ -1,6 +1,6 @@
 """Pure ASGI middleware: a user on every request and WebSocket, and the session written when the headers leave.
 
-`RequireAuthMiddleware` guards a mounted app or static files. Neither knows a route.
+It knows no route.
 """
 
 from __future__ import annotations
@@ -9,18 +9,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from logto_asgi.credentials import Credentials
-from logto_asgi.errors import ConfigurationError, ConfigurationProblem, HTTPError, IssuerError, LogtoError
-from logto_asgi.guards import decide, enter, same_app, take_bearer
+from logto_asgi.errors import ConfigurationError, ConfigurationProblem, IssuerError, LogtoError
+from logto_asgi.guards import same_app, take_bearer
 from logto_asgi.presented import BEARER_SUBPROTOCOL, brings_token, offers_bearer
-from logto_asgi.requirements import GuardOptions, Way, requirement_of
-from logto_asgi.responses import answer, install
+from logto_asgi.requirements import Way, requirement_of
+from logto_asgi.responses import install
 from logto_asgi.runtime import Logto
 from logto_asgi.user import SCOPE_KEY, LogtoUser, visit_of
 from logto_asgi.visit import Visit
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
     from logto_asgi.session.stores import SessionStore
 
-__all__ = ["LogtoMiddleware", "RequireAuthMiddleware"]
+__all__ = ["LogtoMiddleware"]
 
 logger = logging.getLogger("logto_asgi")
 
@@ -278,34 +276,3 @@ class _Conversation:
         logger.info("websocket closed: %s", reason)
         with contextlib.suppress(RuntimeError, OSError):  # The app or the browser may have closed it by now.
             await self._send({"type": "websocket.close", "code": 1008, "reason": reason})
-
-
-class RequireAuthMiddleware:
-    """Let only signed-in visitors through to an app: a mount, static files, a whole router.
-
-    The options are those of `GuardOptions`, as in FastAPI's `require_auth`. A path parameter in `organization` needs
-    a route's own middleware: around an app no path is matched yet. Put it inside of `LogtoMiddleware`.
-    """
-
-    def __init__(self, app: ASGIApp, **options: Unpack[GuardOptions]) -> None:
-        self.app = app
-        self._need = requirement_of(**options)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection (ASGI 3), or refuse it."""
-        if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
-        try:
-            user, visit, token = enter(scope, self._need)
-            await decide(user, visit, token, self._need, scope)
-        except HTTPError as error:
-            if "starlette.exception_handlers" in scope:
-                raise
-            # Outside of Starlette's ExceptionMiddleware nobody else would answer.
-            connection = Request(scope, receive, send) if scope["type"] == "http" else WebSocket(scope, receive, send)
-            response = await answer(connection, error)
-            if response is not None:
-                await response(scope, receive, send)
-            return
-        await self.app(scope, receive, send)

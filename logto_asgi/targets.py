@@ -92,6 +92,8 @@ _OF_MACHINES: Mapping[str, str] = {
     "invalid_scope": "Check the scopes of the API resource, and the roles of the application, in Logto's console.",
     "insufficient_scope": "Give the application a machine-to-machine role with these permissions in Logto's console.",
     "unauthorized_client": "Use the id and the secret of an application of the type machine-to-machine.",
+    # What Logto's engine answers for a grant that an application may not use, and for a secret that has expired.
+    "invalid_request": "Is the application of the type machine-to-machine? Then its secret may have expired.",
 }
 _OF_EXCHANGES: Mapping[str, str] = {
     "invalid_target": "Register it in Logto's console as an API resource, under exactly that name.",
@@ -99,6 +101,7 @@ _OF_EXCHANGES: Mapping[str, str] = {
     "invalid_scope": "Check the scopes of the API resource in Logto's console.",
     "insufficient_scope": "The token that is exchanged allows less than what was asked for.",
     "unauthorized_client": "Allow token exchange for the application in Logto's console; it must not be third-party.",
+    "invalid_request": "Is token exchange allowed for the application? Then its secret may have expired.",
     "invalid_grant": "The token that is exchanged is spent, expired, revoked, or no user's: get another one.",
 }
 

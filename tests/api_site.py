@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -126,8 +127,9 @@ def api_app(logto: Logto) -> FastAPI:
     async def ws(websocket: WebSocket, user: Annotated[LogtoUser, Depends(require_auth(accept=BOTH))]) -> None:
         await websocket.accept()
         await websocket.send_json({"sub": user.identity})
-        with suppress(WebSocketDisconnect):
-            await websocket.receive_text()
+        with suppress(WebSocketDisconnect, TimeoutError):
+            async with asyncio.timeout(10):
+                await websocket.receive_text()
 
     return app
 

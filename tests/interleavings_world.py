@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 
 from logto_asgi import Logto, LogtoConfig, LogtoMiddleware, LogtoUser, MemoryStore
 from logto_asgi.errors import StoreUnavailable
-from logto_asgi.middleware import RequireAuthMiddleware
+from logto_asgi.require_auth import RequireAuthMiddleware
 from logto_asgi.routes import auth_routes
 from logto_asgi.testing import DevelopmentProvider, development_config
 

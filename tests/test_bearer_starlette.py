@@ -17,7 +17,15 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from logto_asgi import ConfigurationError, Logto, LogtoMiddleware, LogtoUser, RequireAuthMiddleware, auth_routes
+from logto_asgi import (
+    ConfigurationError,
+    Logto,
+    LogtoMiddleware,
+    LogtoUser,
+    RequireAuthMiddleware,
+    TokenRequired,
+    auth_routes,
+)
 from logto_asgi.testing import Visitor
 from tests.api_site import API, OTHER_API, Api, make_api
 
@@ -143,6 +151,37 @@ async def test_guards_of_routes_and_mounts(api: Api) -> None:
     assert (await api.get("/machine", api.token())).status_code == 403
     assert (await api.get("/mounted/x", api.token())).status_code == 401
     assert (await api.get("/mounted/x", api.token(resource=OTHER_API))).text == "in"
+
+
+async def test_guard_among_the_middleware_of_a_mounted_app() -> None:
+    """It answers in place: the mounted app's own error page would make a 500 of a 401."""
+
+    def build(logto: Logto) -> Starlette:
+        guard = Middleware(RequireAuthMiddleware, accept="bearer", scopes=["read:items"])
+        inner = Starlette(routes=[Route("/x", _who)], middleware=[guard])
+        return Starlette(routes=[Mount("/in", inner)], middleware=[Middleware(LogtoMiddleware, logto=logto)])
+
+    api = make_api(build)
+    assert (await api.get("/in/x")).headers["www-authenticate"] == 'Bearer scope="read:items"'
+    assert (await api.get("/in/x", api.token())).status_code == 403
+    assert (await api.get("/in/x", api.token(scopes=["read:items"]))).status_code == 200
+
+
+async def test_guard_answers_with_the_apps_own_handler() -> None:
+    """An app that handles a status or a class of ours itself is asked."""
+
+    async def own(request: Request, error: Exception) -> PlainTextResponse:
+        return PlainTextResponse("mine", 418)
+
+    def build(logto: Logto) -> Starlette:
+        guarded = RequireAuthMiddleware(PlainTextResponse("in"), accept="bearer")
+        return Starlette(
+            routes=[Mount("/in", guarded)],
+            middleware=[Middleware(LogtoMiddleware, logto=logto)],
+            exception_handlers={TokenRequired: own},
+        )
+
+    assert (await make_api(build).get("/in/")).status_code == 418
 
 
 async def test_stream_by_token(api: Api) -> None:

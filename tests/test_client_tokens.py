@@ -265,6 +265,7 @@ OF_A_MACHINE = {
     "invalid_scope": "the roles of the application",
     "insufficient_scope": "role with these permissions",
     "unauthorized_client": "machine-to-machine",
+    "invalid_request": "machine-to-machine",
 }
 
 
@@ -433,6 +434,7 @@ OF_AN_EXCHANGE = {
     "invalid_scope": "Check the scopes",
     "insufficient_scope": "allows less",
     "unauthorized_client": "Allow token exchange",
+    "invalid_request": "Is token exchange allowed",
     "invalid_grant": "get another one",
 }
 

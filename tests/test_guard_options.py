@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from logto_asgi import SetupError, any_of
+from logto_asgi import RequireAuthMiddleware, SetupError, any_of
 from logto_asgi.fastapi import access_token, bearer_token, require_auth, user_info
-from logto_asgi.middleware import RequireAuthMiddleware
 from logto_asgi.requirements import lacking, requirement_of
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

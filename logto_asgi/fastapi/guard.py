@@ -1,4 +1,4 @@
-"""What FastAPI sees of a guard: one flat dependency with its security scheme, and the object that stands in `Depends`.
+"""What FastAPI sees of a guard: a dependency with its security scheme, and the object that stands in `Depends`.
 
 Annotations are real objects here: FastAPI reads the signatures of the guards. Who may pass is decided elsewhere.
 """
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Guard(GuardScheme, Generic[T]):
-    """One flat dependency. FastAPI reads its signature and awaits it; `Entrance` is what it calls."""
+    """A dependency. FastAPI reads its signature and awaits it; `Entrance` is what it calls."""
 
     def __init__(
         self,

@@ -17,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from logto_asgi.middleware import LogtoMiddleware, RequireAuthMiddleware
+from logto_asgi.middleware import LogtoMiddleware
 from logto_asgi.models import ReservedResource
+from logto_asgi.require_auth import RequireAuthMiddleware
 from logto_asgi.routes import auth_routes
 from logto_asgi.runtime import Logto
 from logto_asgi.testing import demo_pages
