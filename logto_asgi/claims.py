@@ -60,7 +60,7 @@ class _Claims(BaseModel):
     A known optional claim of the wrong type is dropped, so that a string such as `"false"` is never read as a boolean.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True, defer_build=True)
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Self:

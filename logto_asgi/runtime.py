@@ -238,7 +238,12 @@ class Logto:
     async def aclose(self) -> None:
         """Wait a moment for refreshes under way, then close what this event loop opened."""
         within = self.config.http_timeout + _DRAIN
-        await asyncio.gather(self.tokens.drain(within), self.flows.drain(within), self.client_tokens.drain(within))
+        await asyncio.gather(
+            self.tokens.drain(within),
+            self.flows.drain(within),
+            self.client_tokens.drain(within),
+            self.bearer.drain(within),
+        )
         await self.sessions.aclose()
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:

@@ -6,6 +6,7 @@ Knows sessions and tokens through the runtime; makes no response.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, model_validator
@@ -34,7 +35,7 @@ _PUBLIC = ("is_authenticated", "claims", "scopes", "organizations")
 class PublicUser(BaseModel):
     """What may be said of a user in a response: never a token. `return user` in an endpoint answers this."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     is_authenticated: bool
     claims: IdTokenClaims | AccessTokenClaims | None = None
@@ -316,8 +317,18 @@ class LogtoUser(BaseUser):
             self._prefetched = fetched
 
 
-# A field of type `Any`, and `-> Any` in FastAPI, ask the value itself for its serialiser.
-LogtoUser.__pydantic_serializer__ = TypeAdapter(LogtoUser).serializer  # type: ignore[attr-defined]
+class _Serializer:
+    """What a field of type `Any`, and `-> Any` in FastAPI, ask the value itself for. Made at its first use."""
+
+    @cached_property
+    def _made(self) -> Any:
+        return TypeAdapter(LogtoUser).serializer
+
+    def __get__(self, user: LogtoUser | None, owner: type[LogtoUser]) -> Any:
+        return self._made
+
+
+LogtoUser.__pydantic_serializer__ = _Serializer()  # type: ignore[attr-defined]
 
 
 def visit_of(scope: Mapping[str, Any]) -> Visit | None:

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from itertools import product
 from typing import Annotated, Any
 
@@ -26,16 +27,18 @@ __all__ = ["BEARER", "SESSION", "Document", "GuardScheme", "Needs", "describe_gu
 SESSION, BEARER = "LogtoSession", "LogtoBearer"
 """The names of the schemes in a document."""
 
-_SCHEMES: Mapping[str, Scheme] = {
-    SESSION: APIKey.model_validate(
-        {"in": APIKeyIn.cookie, "name": "logto session", "description": "The session cookie that signing in sets."}
-    ),
-    BEARER: HTTPBearer(
-        bearerFormat="JWT",
-        description="An access token for this API: `Authorization: Bearer …`. Where one comes, the session cookie is "
-        "not looked at.",
-    ),
-}
+
+@cache
+def _scheme(name: str) -> Scheme:
+    """Return a scheme as documents show it. Made when one is wanted: FastAPI builds these models at first use."""
+    if name == SESSION:
+        about = "The session cookie that signing in sets."
+        return APIKey.model_validate({"in": APIKeyIn.cookie, "name": "logto session", "description": about})
+    about = (
+        "An access token for this API: `Authorization: Bearer …`. Where one comes, the session cookie is not looked at."
+    )
+    return HTTPBearer(bearerFormat="JWT", description=about)
+
 
 Document = dict[str, Any]
 Needs = dict[str, list[str]]
@@ -64,7 +67,7 @@ class GuardScheme(SecurityBase):
     @property
     def model(self) -> Scheme:  # type: ignore[override]
         """The scheme as documents show it."""
-        return _SCHEMES[self._first]
+        return _scheme(self._first)
 
     @property
     def scheme_name(self) -> str:  # type: ignore[override]
@@ -88,10 +91,12 @@ class GuardScheme(SecurityBase):
 class _Alternative(SecurityBase):
     """The bearer scheme beside the session's. Guards nothing: it hands on the scopes of `Security(…, scopes=[…])`."""
 
-    model = _SCHEMES[BEARER]
-
     def __init__(self, guard: GuardScheme) -> None:
         self._guard = guard
+
+    @property
+    def model(self) -> Scheme:  # type: ignore[override]
+        return _scheme(BEARER)
 
     @property
     def scheme_name(self) -> str:  # type: ignore[override]
@@ -168,7 +173,7 @@ def _write_needs(document: Document, met: Mapping[str, GuardScheme]) -> None:
     schemes = document.get("components", {}).get("securitySchemes", {})
     for name in met:
         schemes.pop(name, None)
-    schemes.update({name: jsonable_encoder(_SCHEMES[name], by_alias=True, exclude_none=True) for name in sorted(used)})
+    schemes.update({name: jsonable_encoder(_scheme(name), by_alias=True, exclude_none=True) for name in sorted(used)})
 
 
 def _ways(need: Requirement, named: Sequence[str]) -> list[Needs]:

@@ -74,15 +74,19 @@ def step_aside(reason: str) -> NoReturn:
 
 @functools.cache
 def _install() -> str:
-    """Install the pinned provider where it is missing. Return a sentence where that fails."""
-    wanted = json.loads((HOME / "package.json").read_text("utf-8"))["dependencies"]["oidc-provider"]
-    manifest = HOME / "node_modules" / "oidc-provider" / "package.json"
-    if manifest.exists() and json.loads(manifest.read_text("utf-8"))["version"] == wanted:
+    """Install the pinned packages where one is missing. Return a sentence where that fails."""
+    wanted = json.loads((HOME / "package.json").read_text("utf-8"))["dependencies"]
+    if all(_installed(name) == version for name, version in wanted.items()):
         return ""
     npm = need("npm", remedy="install Node.js 20 or newer with npm, see https://nodejs.org")
     command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
     done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else f"npm ci failed in {HOME.name}: {done.stderr.strip()[-500:]}"
+
+
+def _installed(package: str) -> str | None:
+    manifest = HOME / "node_modules" / package / "package.json"
+    return str(json.loads(manifest.read_text("utf-8"))["version"]) if manifest.exists() else None
 
 
 class Provider:
