@@ -58,6 +58,7 @@ from logto_asgi.models import (
     SubjectTokenType,
     UserScope,
 )
+from logto_asgi.public_user import PublicUser
 from logto_asgi.require_auth import RequireAuthMiddleware
 from logto_asgi.requirements import any_of
 from logto_asgi.resource_metadata import protected_resource_routes
@@ -65,7 +66,7 @@ from logto_asgi.routes import auth_routes
 from logto_asgi.runtime import Logto
 from logto_asgi.session.redis import RedisStore
 from logto_asgi.session.stores import MemoryStore, SessionStore, StoredSession, Touch
-from logto_asgi.user import LogtoUser, PublicUser
+from logto_asgi.user import LogtoUser
 
 __all__ = [
     "AccessToken",

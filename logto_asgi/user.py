@@ -1,4 +1,4 @@
-"""What one request may ask about its visitor: `LogtoUser`, and `PublicUser`, the view of it that may leave the server.
+"""What one request may ask about its visitor: `LogtoUser`.
 
 Knows sessions and tokens through the runtime; makes no response.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, model_validator
+from pydantic import GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 from starlette.authentication import BaseUser
 
@@ -19,33 +19,18 @@ from logto_asgi.models import Session
 from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.prefetched import Prefetched
 from logto_asgi.presented import presented_token
+from logto_asgi.public_user import PublicUser
 from logto_asgi.visit import Visit
 
 if TYPE_CHECKING:
     from logto_asgi.runtime import Logto
 
-__all__ = ["SCOPE_KEY", "LogtoUser", "PublicUser", "visit_of"]
+__all__ = ["SCOPE_KEY", "LogtoUser", "visit_of"]
 
 SCOPE_KEY = "logto_asgi"
 """Where the middleware puts the user in the ASGI scope. `request.state.user` may belong to the app."""
 
 _PUBLIC = ("is_authenticated", "claims", "scopes", "organizations")
-
-
-class PublicUser(BaseModel):
-    """What may be said of a user in a response: never a token. `return user` in an endpoint answers this."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
-
-    is_authenticated: bool
-    claims: IdTokenClaims | AccessTokenClaims | None = None
-    scopes: tuple[str, ...] = ()
-    organizations: tuple[str, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_user(cls, value: Any) -> Any:
-        return dict(value) if isinstance(value, LogtoUser) else value
 
 
 class LogtoUser(BaseUser):
