@@ -6,7 +6,6 @@ Answers in JSON only, never with a redirect or a page. Knows no refresh token an
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from logto_asgi.auth_requests import read_body
+from logto_asgi.claims import is_organization_id
 from logto_asgi.errors import CrossSiteRequest, HTTPError, InvalidRequest, SetupError, SignInRequired
 from logto_asgi.models import AccessToken, ReservedResource, Session
 from logto_asgi.oidc.strict_json import MalformedJSON, parse_object
@@ -40,7 +40,6 @@ _HEADERS = {
 _FIELDS = ("resource", "organization_id")
 _LONGEST = 2048
 """Characters of a field."""
-_ORGANIZATION_ID = re.compile(r"[!-~]{1,256}", re.ASCII)
 
 
 class _InvalidTarget(InvalidRequest):
@@ -114,7 +113,7 @@ def _check_organization(organization_id: str, config: LogtoConfig) -> None:
     """Refuse what can be no organization; whether the user is a member, the issuer says."""
     if ReservedResource.ORGANIZATION not in config.resources:
         raise InvalidRequest("This app asks for no organizations: it lacks the scope urn:logto:scope:organizations.")
-    if not _ORGANIZATION_ID.fullmatch(organization_id):
+    if not is_organization_id(organization_id):
         raise InvalidRequest("There is no organization with this id.")
 
 

@@ -5,6 +5,7 @@ They hold data and check its shape; they know no signature, no network and no cl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Self
@@ -26,11 +27,18 @@ __all__ = [
     "OrganizationData",
     "TokenClaims",
     "UserInfo",
+    "is_organization_id",
     "organization_id_from_urn",
     "organization_urn",
 ]
 
 _ORGANIZATION_URN = "urn:logto:organization:"
+_ORGANIZATION_ID = re.compile(r"[!-~]{1,256}", re.ASCII)
+
+
+def is_organization_id(text: str) -> bool:
+    """Tell whether a text, which often comes from a path or a query, could be an organization's id."""
+    return _ORGANIZATION_ID.fullmatch(text) is not None
 
 
 def organization_urn(organization_id: str) -> str:

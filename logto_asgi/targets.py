@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from logto_asgi.claims import is_organization_id
 from logto_asgi.errors import AccessTokenRefused, SetupError
 from logto_asgi.token_rules import TokenKey
 
@@ -19,7 +20,6 @@ __all__ = [
 ]
 
 _RESOURCE = re.compile(r"[!-~]{1,2048}", re.ASCII)
-_ORGANIZATION_ID = re.compile(r"[!-~]{1,256}", re.ASCII)
 _SCOPE = re.compile(r"[!#-\[\]-~]{1,256}", re.ASCII)
 """RFC 6749 §3.3."""
 _TOKEN = re.compile(r"[!-~]{1,16384}", re.ASCII)
@@ -56,7 +56,7 @@ def target_of(
     """
     if resource is not None and not _RESOURCE.fullmatch(resource):
         raise SetupError("A resource is a URI of printable ASCII characters, such as https://api.example.com.")
-    if organization_id is not None and not _ORGANIZATION_ID.fullmatch(organization_id):
+    if organization_id is not None and not is_organization_id(organization_id):
         raise AccessTokenRefused("There is no organization with this id.", error="invalid_request")
     names = frozenset(scopes.split(" ") if isinstance(scopes, str) else scopes) - {""}
     if not all(_SCOPE.fullmatch(name) for name in names):

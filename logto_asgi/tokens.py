@@ -6,7 +6,6 @@ Knows sessions and the issuer's client; knows no request, response or user objec
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +13,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from logto_asgi.claims import is_organization_id
 from logto_asgi.errors import (
     AccessTokenMismatch,
     AccessTokenRefused,
@@ -54,8 +54,6 @@ _PATIENCE = 3.0
 _EVERYBODY = ""
 """In place of a session's id: no session at all can reach the issuer."""
 _PLAIN: TokenKey = (None, None)
-_ORGANIZATION_ID = re.compile(r"[!-~]{1,256}", re.ASCII)
-"""It often comes from a path or query of the app's."""
 
 
 class AccessTokens:
@@ -246,7 +244,7 @@ class AccessTokens:
                 f"The resource {resource!r} was never asked for at sign-in. Add it: "
                 f"LogtoConfig(resources=[{resource!r}]) or LOGTO_RESOURCES, and sign in again."
             )
-        if organization_id is not None and not _ORGANIZATION_ID.fullmatch(organization_id):
+        if organization_id is not None and not is_organization_id(organization_id):
             raise AccessTokenRefused("There is no organization with this id.", error="invalid_request")
         if organization_id is not None and ReservedResource.ORGANIZATION not in self._config.resources:
             raise SetupError(
