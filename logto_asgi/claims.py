@@ -59,7 +59,13 @@ _BINDINGS = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple) and any(isinstance(each, BaseModel) for each in value):
         return [_plain(each) for each in value]
-    return value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+    return value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else _copied(value)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _copied(child) for name, child in value.items()}
+    return [_copied(child) for child in value] if isinstance(value, list) else value
 
 
 class _Claims(BaseModel):
@@ -83,7 +89,7 @@ class _Claims(BaseModel):
         return cls.model_validate({name: value for name, value in raw.items() if name not in wrong})
 
     def raw(self) -> dict[str, Any]:
-        """Return the claims as JSON values, just those that were sent."""
+        """Return the claims as JSON values, just those that were sent. Lists and objects are copies."""
         values = {**self.__dict__, **(self.__pydantic_extra__ or {})}
         sent = self.model_fields_set
         return {name: _plain(value) for name, value in values.items() if name in sent}
@@ -185,8 +191,8 @@ class AccessTokenClaims(TokenClaims):
         return claims
 
     def raw(self) -> dict[str, Any]:
-        """Return the claims as JSON values, just those that were sent."""
-        return {**super().raw(), **self._odd}
+        """Return the claims as JSON values, just those that were sent. Lists and objects are copies."""
+        return {**super().raw(), **_copied(self._odd)}
 
     @cached_property
     def scopes(self) -> frozenset[str]:
