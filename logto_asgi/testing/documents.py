@@ -5,6 +5,9 @@ It knows no user and no token.
 
 from __future__ import annotations
 
+import logging
+from urllib.parse import urlsplit
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -15,6 +18,8 @@ from logto_asgi.testing.parameters import Parameters
 from logto_asgi.testing.users import OPENID_SCOPES
 
 __all__ = ["DiscoveryDocument", "KeySetDocument"]
+
+_log = logging.getLogger("logto_asgi.testing")
 
 _ENDPOINTS = {
     "authorization_endpoint": "/auth",
@@ -44,12 +49,28 @@ class DiscoveryDocument:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._told = False
 
     def __call__(self, request: Request, params: Parameters) -> Response:
         """Answer the metadata; every address is made of the issuer, never of the `Host` header."""
         issuer = self._core.issuer
+        self._tell_of_another_address(request.headers["host"])
         endpoints = {name: issuer + path for name, path in _ENDPOINTS.items()}
         return JSONResponse({"issuer": issuer, **endpoints, **_FACTS})
+
+    def _tell_of_another_address(self, host: str) -> None:
+        """Log once who is asked where it is not: the app that asks refuses the document, and cannot know the remedy."""
+        issuer = urlsplit(self._core.issuer)
+        if self._told or host.lower() == issuer.netloc.lower():
+            return
+        self._told = True
+        _log.warning(
+            "The development provider is asked at %s, and its issuer is %s: apps that look for it there refuse it. "
+            'Write DevelopmentProvider(issuer="%s", …), or start it where its issuer is.',
+            host,
+            self._core.issuer,
+            issuer._replace(netloc=host).geturl(),
+        )
 
 
 class KeySetDocument:

@@ -87,7 +87,10 @@ class StandIn(Standing):
         value = self._access_tokens.get((resource, organization_id)) or invented(resource, organization_id)
         if isinstance(value, LogtoError):
             raise value
-        now, scopes = int(self._runtime.clock()), self._granted.get((resource, organization_id), ())
+        granted = self._granted.get((resource, organization_id), ())
+        # Of two apps in one, only that which asks for a scope at sign-in gets it.
+        scopes = tuple(scope for scope in granted if scope in self._runtime.config.scopes)
+        now = int(self._runtime.clock())
         return session, AccessToken(value, now + _HOUR, scopes, resource, organization_id, now, now)
 
     async def _unchanged(self, session: Session) -> Session:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
+from itertools import chain
 from typing import Any, TypeVar
 
 from starlette.types import ASGIApp
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp
 from logto_asgi.claims import UserInfo
 from logto_asgi.errors import LogtoError, SetupError
 from logto_asgi.runtime import Logto
+from logto_asgi.testing.asked import check_claims, check_granted
 from logto_asgi.testing.caller import Call, Caller
 from logto_asgi.testing.finding import runtimes_of
 from logto_asgi.testing.standin import Somebody, StandIn
@@ -50,25 +52,32 @@ def signed_in(
     answer; the claims, unless given. An error in place of either is raised where the app asks: `IssuerUnavailable(…)`.
 
     What a request is refused for still applies: an unsafe method or a WebSocket from another site, a bearer token,
-    and a resource that is not configured. Raises `SetupError` when the app has no LogtoMiddleware, or no sign-in.
+    and a resource that is not configured. Raises `SetupError` when the app has no LogtoMiddleware, or no sign-in, and
+    for what no visitor could have, because sign-in does not ask for it: a scope in `granted`, and at Logto the claims
+    `roles`, `organizations` and `organization_roles`.
     """
     somebody = Somebody(
         claims={"sub": sub, **(claims or {}), **more_claims},
         scopes=None if scopes is None else _words(scopes),
-        access_tokens=_keyed(access_tokens),
-        granted={key: _words(value) for key, value in _keyed(granted).items()},
+        access_tokens=_keyed("access_tokens", access_tokens),
+        granted={key: _words(value) for key, value in _keyed("granted", granted).items()},
         user_info=user_info.raw() if isinstance(user_info, UserInfo) else user_info,
     )
 
-    def stand_in(runtime: Logto) -> Standing | None:
-        return StandIn(runtime, somebody) if runtime.config.signs_in else None
+    def stand_ins(runtimes: list[Logto]) -> list[Standing]:
+        signing_in = [runtime for runtime in runtimes if runtime.config.signs_in]
+        configs = [runtime.config for runtime in signing_in]
+        if configs:
+            check_granted(chain(*somebody.granted.values()), configs)
+            check_claims(somebody.claims, configs)
+        return [StandIn(runtime, somebody) for runtime in signing_in]
 
-    return Switch(app, stand_in, "This app has no sign-in. Say who calls it: called_by(app, …).")
+    return Switch(app, stand_ins, "This app has no sign-in. Say who calls it: called_by(app, …).")
 
 
 def signed_out(app: ASGIApp | Logto) -> Switch:
     """Make every visitor of an app anonymous, whatever its cookies say. Used as `signed_in`; no cookie is written."""
-    return Switch(app, lambda runtime: StandIn(runtime, None))
+    return Switch(app, lambda runtimes: [StandIn(runtime, None) for runtime in runtimes])
 
 
 def called_by(
@@ -101,28 +110,28 @@ def called_by(
         claims={"sub": sub, "client_id": client_id, "scope": scope, **(claims or {}), **more_claims},
         resource=resource,
         organization_id=organization_id,
-        access_tokens=_keyed(access_tokens),
+        access_tokens=_keyed("access_tokens", access_tokens),
     )
 
-    def caller(runtime: Logto) -> Standing | None:
-        return Caller(runtime, call) if call.audience(runtime) else None
+    def callers(runtimes: list[Logto]) -> list[Standing]:
+        return [Caller(runtime, call) for runtime in runtimes if call.audience(runtime)]
 
     return Switch(
-        app, caller, "Say which API the token is for: called_by(app, resource=…), or LogtoConfig(api_resource=…)."
+        app, callers, "Say which API the token is for: called_by(app, resource=…), or LogtoConfig(api_resource=…)."
     )
 
 
 class Switch:
     """What `signed_in` and the others return: a context manager, with or without `async`, and a decorator."""
 
-    def __init__(self, app: ASGIApp | Logto, make: Callable[[Logto], Standing | None], remedy: str = "") -> None:
+    def __init__(self, app: ASGIApp | Logto, make: Callable[[list[Logto]], list[Standing]], remedy: str = "") -> None:
         self._app = app
         self._make = make
         self._remedy = remedy
         self._blocks: list[list[Standing]] = []
 
     def __enter__(self) -> None:
-        block = list(filter(None, map(self._make, runtimes_of(self._app))))
+        block = self._make(runtimes_of(self._app))
         if not block:
             raise SetupError(self._remedy)
         for stand_in in block:
@@ -162,7 +171,10 @@ class Switch:
         return within  # type: ignore[return-value]
 
 
-def _keyed(values: Mapping[Any, Any] | None) -> dict[TokenKey, Any]:
+def _keyed(argument: str, values: Any) -> dict[TokenKey, Any]:
+    if values is not None and not isinstance(values, Mapping):
+        example = '["read:items"]' if argument == "granted" else '"a token"'
+        raise TypeError(f'{argument} says it by API: {argument}={{"https://shopping.example.com/api": {example}}}')
     return {key if isinstance(key, tuple) else (key, None): value for key, value in (values or {}).items()}
 
 

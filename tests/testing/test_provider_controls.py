@@ -301,10 +301,23 @@ def test_the_warning_comes_once(caplog):
         with TestClient(provider, base_url=provider.endpoint, client=("127.0.0.1", 1)) as client:
             assert len(caplog.messages) == 1
             client.get(DOCUMENT)
-        open_document(provider, "localhost", ("127.0.0.1", 1))
+        open_document(provider, "localhost:3001", ("127.0.0.1", 1))
     assert len(caplog.messages) == 1
     assert re.search("not for production", caplog.text)
     assert "s3cret" not in caplog.text
+
+
+def test_who_is_asked_at_another_address_says_so_once(caplog):
+    """An app that finds the provider at another port refuses it; the remedy is in the provider's log."""
+    provider = DevelopmentProvider(issuer="http://localhost:3001/oidc")
+    client = TestClient(provider, base_url="http://LOCALHOST:3001", client=("127.0.0.1", 1))
+    with caplog.at_level(logging.WARNING, "logto_asgi.testing"):
+        client.get(DOCUMENT)
+        told = len(caplog.messages)
+        for host in ("localhost:3101", "127.0.0.1:3001"):
+            client.get(DOCUMENT, headers={"Host": host})
+    assert [told, len(caplog.messages)] == [1, 2]  # the first is that it is not for production
+    assert 'DevelopmentProvider(issuer="http://localhost:3101/oidc", …)' in caplog.messages[1]
 
 
 async def test_it_runs_under_a_server():

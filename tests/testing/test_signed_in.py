@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
@@ -523,9 +524,9 @@ def test_tokens_are_those_given_or_made_up(app: FastAPI, client: Any) -> None:
 
 def guarded_by_scopes() -> FastAPI:
     """Return an app whose guards ask for scopes of a resource, of an organization, and of one in the other."""
-    app = FastAPI()
-    app.add_middleware(LogtoMiddleware, config=make_config())
-    app.include_router(auth_router(make_config()))
+    app, config = FastAPI(), make_config(scopes=[ORGANIZATIONS, "read:items", "manage:members"])
+    app.add_middleware(LogtoMiddleware, config=config)
+    app.include_router(auth_router(config))
     guards = {
         "/items": require_auth(resource=API, scopes=["read:items"]),
         "/o/{org}": require_auth(organization="{org}", scopes=["manage:members"]),
@@ -561,13 +562,69 @@ def test_scopes_of_access_tokens_are_those_granted(path: str, key: Any) -> None:
             assert client.get(path).status_code == 403
 
 
+@pytest.mark.parametrize("key", [API, (API, "harbour"), (None, "harbour")])
+def test_a_scope_that_sign_in_never_asks_for_is_refused(key: Any) -> None:
+    """What no visitor can have is no test's to give: the error names the scope and the setting."""
+    app = guarded_by_scopes()
+    remedy = re.escape("The test grants 'a', 'b', and sign-in") + ".*" + re.escape("LogtoConfig(scopes=['a', 'b'])")
+    with pytest.raises(SetupError, match=remedy), signed_in(app, granted={key: ["b", "read:items", "a"]}):
+        pass
+    with signed_in(app, granted={key: "read:items"}):
+        pass
+
+
+def test_of_two_apps_the_one_that_asks_for_a_scope_gets_it() -> None:
+    """Two apps beside each other ask for different scopes; one block is for both."""
+
+    def shop(path: str, *scopes: str) -> Mount:
+        config = make_config(scopes=scopes, base_url=f"http://localhost:8000{path}")
+        guard = Middleware(RequireAuthMiddleware, resource=API, scopes=["read:items"])
+        routes = [Route("/items", who, middleware=[guard]), *auth_routes(config)]
+        return Mount(path, Starlette(routes=routes, middleware=[Middleware(LogtoMiddleware, config=config)]))
+
+    both = Starlette(routes=[shop("/one", "read:items"), shop("/two", "write:items")])
+    with signed_in(both, granted={API: ["read:items"]}):
+        statuses = [client_of(both).get(f"{path}/items").status_code for path in ("/one", "/two")]
+    assert statuses == [200, 403]
+
+
+CLAIMS = {
+    "roles": ["admin"],
+    "organizations": ["harbour"],
+    "organization_roles": ["harbour:admin"],
+}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_roles_that_sign_in_never_asks_for_are_refused(name: str) -> None:
+    """Logto sends roles and organizations to who asks for them; the error names the scope."""
+    scope = {"roles": "roles"}.get(name, f"urn:logto:scope:{name}")
+    claim = {name: CLAIMS[name]}
+    with pytest.raises(SetupError, match=rf"{name}=….*UserScope\.{name.upper()}\]"):
+        signed_in(fastapi_app(scopes=[]), **claim).__enter__()
+    with signed_in(fastapi_app(scopes=[]), claims={name: []}), signed_in(fastapi_app(scopes=[scope]), **claim):
+        pass
+    elsewhere = fastapi_app(endpoint=None, issuer="https://unreachable.invalid", scopes=[])
+    with signed_in(elsewhere, claims=claim):  # another issuer has rules of its own
+        pass
+
+
+@pytest.mark.parametrize("argument", ["granted", "access_tokens"])
+@pytest.mark.parametrize("value", [["read:items"], "read:items"])
+def test_what_is_said_by_api_has_the_api(argument: str, value: Any) -> None:
+    """A list in place of a mapping is told how it is written."""
+    app = fastapi_app()
+    with pytest.raises(TypeError, match=rf'{argument} says it by API: {argument}={{"https'):
+        signed_in(app, **{argument: value})
+
+
 def test_user_info_is_the_one_given_or_what_the_claims_say(app: FastAPI, client: Any) -> None:
     """Without `user_info` it repeats the claims, without those that only ID tokens have."""
     with signed_in(app, name="Alice", sid="session"):
         assert client.get("/info").json() == {"sub": "alice", "name": "Alice"}
     with signed_in(app, name="Alice", user_info={"custom_data": {"plan": "pro"}}):
         assert client.get("/info").json() == {"sub": "alice", "custom_data": {"plan": "pro"}}
-    with signed_in(app, user_info=UserInfo(sub="alice", email="alice@example.com")):
+    with signed_in(app, user_info=UserInfo.parse({"sub": "alice", "email": "alice@example.com"})):
         assert client.get("/info").json() == {"sub": "alice", "email": "alice@example.com"}
     with pytest.raises(ValueError, match="'bob', and 'alice' is signed in"), signed_in(app, user_info={"sub": "bob"}):
         pass
