@@ -9,15 +9,19 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from logto_asgi.claims import AccessTokenClaims
 from logto_asgi.errors import InvalidToken, IssuerError, IssuerUnavailable, VerificationError
 from logto_asgi.introspection import Introspection
 from logto_asgi.oidc.jose import MAX_TOKEN
 from logto_asgi.session.bounded import Bounded
+from logto_asgi.short_memory import ShortMemory
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
@@ -33,7 +37,12 @@ MAX_BYTES = 16 * 1024 * 1024
 _EMPTY_ENTRY = 3_500
 """About what the claims of a token take in memory besides their text: the model, its dictionaries, the slot here."""
 
+_TOLD_FOR = 10
+"""Seconds for which the log hears of one kind of failure once, however many callers meet it."""
+_MOST_KINDS = 64
+
 _CONTAINERS = (dict, list, tuple)
+_CHANGEABLE = (dict, list, BaseModel)
 _FORM = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
 """What a bearer token may look like (RFC 6750 §2.1)."""
 _IS_OPAQUE = (
@@ -52,7 +61,12 @@ class _Remembered:
     signed_by: bytes | None
     """The key's fingerprint; None for an opaque token."""
     cost: int
+    changeable: bool
+    """Whether the claims hold lists or objects, which one request could change for the next."""
     used: bool = False
+
+    def handed_out(self) -> AccessTokenClaims:
+        return _copied(self.claims) if self.changeable else self.claims
 
 
 class BearerTokens:
@@ -78,6 +92,7 @@ class BearerTokens:
         self._events = events
         self._memory: Bounded[bytes, _Remembered] = Bounded(limit)
         self._introspection = Introspection(config, client, clock, events)
+        self._lately: ShortMemory[str, bool] = ShortMemory(lifetime=_TOLD_FOR, limit=_MOST_KINDS, clock=clock)
 
     def known(self, token: str, *, opaque: bool = False) -> AccessTokenClaims | None:
         """Return the claims of a token that was verified before and is still good; None where it must be verified.
@@ -100,7 +115,7 @@ class BearerTokens:
             if keys is None or entry.signed_by not in keys.fingerprints:
                 return None
         entry.used = True
-        return entry.claims
+        return entry.handed_out()
 
     async def verify(self, token: str, *, opaque: bool = False) -> AccessTokenClaims:
         """Return the claims of a token. Raise `InvalidToken`, whose `check` names what failed.
@@ -120,6 +135,16 @@ class BearerTokens:
             self._events.note("bearer.refused", reason=error.check)
             raise
 
+    def is_news(self, kind: str) -> bool:
+        """Tell whether the log has not heard of this kind of failure for some seconds, and note that it has now.
+
+        Callers decide how often they meet one, and nobody knows them.
+        """
+        if self._lately.get(kind):
+            return False
+        self._lately.put(kind, True)
+        return True
+
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - an amount of patience, which ends in no error
         """Wait up to `timeout` seconds for calls to the issuer about opaque tokens, then stop them."""
         await self._introspection.drain(timeout)
@@ -130,7 +155,7 @@ class BearerTokens:
         check: str | None = None
         try:
             if entry is not None and await self._still_stands(entry):
-                return entry.claims
+                return entry.handed_out()
             self._memory.drop(key)
             claims, signed_by = await self._client().verify_access_token(token)
         except VerificationError as error:
@@ -163,6 +188,7 @@ class BearerTokens:
         self, key: bytes, token: str, claims: AccessTokenClaims, signed_by: PublicKey | None
     ) -> AccessTokenClaims:
         now, leeway = self._clock(), self._config.clock_leeway
+        changeable = _is_changeable(claims)
         expires_at: float = claims.exp + leeway
         if signed_by is None:
             expires_at = min(expires_at, now + self._config.introspection_cache)
@@ -170,15 +196,40 @@ class BearerTokens:
             starts_at = max(claims.iat, claims.nbf or 0) - leeway
             fingerprint = None if signed_by is None else signed_by.fingerprint
             cost = _EMPTY_ENTRY + len(token) + _size_of_containers(claims)
-            self._memory.put(key, _Remembered(claims, starts_at, expires_at, fingerprint, cost), now=now)
-        return claims
+            entry = _Remembered(claims, starts_at, expires_at, fingerprint, cost, changeable)
+            self._memory.put(key, entry, now=now)
+        # Others may have waited for the same answer of the issuer, and get the same claims.
+        return _copied(claims) if changeable else claims
 
 
 def _check_form(token: str) -> None:
+    if not token:
+        raise InvalidToken("Nothing stands behind Bearer. Is the variable empty?", check="format")
     if len(token) > MAX_TOKEN:
         raise InvalidToken("The access token is too long.", check="size")
     if not _FORM.fullmatch(token):
         raise InvalidToken("This is no access token: it has characters that none has.", check="format")
+
+
+def _held(claims: AccessTokenClaims) -> list[dict[str, Any]]:
+    """Return the dictionaries in which the model keeps its claims."""
+    return [claims.__dict__, claims.__pydantic_extra__ or {}, claims.__pydantic_private__ or {}]
+
+
+def _is_changeable(claims: AccessTokenClaims) -> bool:
+    """Tell whether claims hold what is not frozen: lists and objects, also within the address."""
+    values = [value for each in _held(claims) for name, value in each.items() if value or name != "_odd"]
+    return any(isinstance(value, _CHANGEABLE) for value in values)
+
+
+def _copied(claims: AccessTokenClaims) -> AccessTokenClaims:
+    """Return claims of their own: `deepcopy` of all of them would take three times as long."""
+    copy = claims.model_copy()
+    for each in _held(copy):
+        for name, value in each.items():
+            if isinstance(value, _CHANGEABLE):
+                each[name] = deepcopy(value)
+    return copy
 
 
 def _size_of_containers(claims: AccessTokenClaims) -> int:

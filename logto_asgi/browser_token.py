@@ -136,7 +136,7 @@ async def _fields(request: Request) -> dict[str, str]:
 
 
 def _from_form(body: bytes) -> dict[str, str]:
-    pairs = [pair for pair in parse_qsl(body.decode("utf-8", "replace")) if pair[0] in _FIELDS]
+    pairs = [pair for pair in parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True) if pair[0] in _FIELDS]
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise InvalidRequest("A field came twice. Ask for one token at a time.")

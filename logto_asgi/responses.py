@@ -65,8 +65,7 @@ async def answer(connection: HTTPConnection, error: Exception) -> Response | Non
     if not isinstance(error, HTTPError):
         raise error
     if error.status >= 500:
-        level = logging.ERROR if isinstance(error, SetupError) else logging.WARNING
-        logger.log(level, "%s: %s", error.code, error.message)
+        _log(connection.scope, error)
     if isinstance(connection, WebSocket):
         return await _answer_websocket(connection, error)
     connection = cast("Request", connection)
@@ -74,6 +73,15 @@ async def answer(connection: HTTPConnection, error: Exception) -> Response | Non
     if handler is not None and _asker(connection.scope) == "program" and getattr(error, "redirect", None) is not True:
         return await _handled(handler, connection, error)
     return refuse(connection.scope, error)
+
+
+def _log(scope: Mapping[str, Any], error: HTTPError) -> None:
+    level = logging.ERROR if isinstance(error, SetupError) else logging.WARNING
+    visit = visit_of(scope)
+    if visit is not None and brings_token(scope):
+        kind = error.message if isinstance(error, SetupError) else error.code
+        level = level if visit.runtime.bearer.is_news(kind) else logging.DEBUG
+    logger.log(level, "%s: %s", error.code, error.message)
 
 
 async def _handled(handler: Any, connection: Request, error: HTTPError) -> Response | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import queue
 import re
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from logto_asgi import (
+    IssuerUnavailable,
     Logto,
+    LogtoConfig,
     LogtoMiddleware,
     RequireAuthMiddleware,
     SetupError,
@@ -579,12 +584,12 @@ class TestLifecycle:
         with TestClient(app, base_url=config.base_url):
             assert app.state.logto.config is config
 
-    def test_verify_on_startup_fails_in_one_sentence(self) -> None:
-        """A wrong endpoint stops the server with a sentence, not a traceback."""
-        provider = DevelopmentProvider()
-        config = development_config(provider, verify_on_startup=True)
-        provider.fail_next("discovery", status=500)
-        app = build_app(Logto(config, http_client=issuer_client(provider)))
+    @pytest.mark.parametrize("server", [{"asgi": {"version": "3.0"}}, {}], ids=["server", "test-client"])
+    def test_verify_on_startup_fails_in_one_sentence(
+        self, server: dict[str, Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A wrong endpoint stops the server with a sentence, not a traceback, and nothing says it a second time."""
+        app, config = self.app_without_issuer()
         sent: list[Any] = []
 
         async def run() -> None:
@@ -594,12 +599,50 @@ class TestLifecycle:
             async def send(message: Any) -> None:
                 sent.append(message)
 
-            await app({"type": "lifespan", "app": app, "state": {}}, receive, send)
+            await app({"type": "lifespan", "app": app, "state": {}, **server}, receive, send)
 
-        asyncio.run(run())
-        assert sent[0]["type"] == "lifespan.startup.failed"
-        assert f"logto-asgi could not verify {config.issuer}: " in sent[0]["message"]
+        with contextlib.nullcontext() if server else pytest.raises(IssuerUnavailable):
+            asyncio.run(run())
+        assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
+        assert sent[0]["message"].startswith(f"logto-asgi could not verify {config.issuer}: the issuer cannot be reach")
+        assert sent[0]["message"].endswith("ConnectError: no route")
         assert "\n" not in sent[0]["message"]
+        assert caplog.records == []
+
+    def test_start_that_fails_raises_in_a_test_client(self) -> None:
+        """Starlette's test client would wait for ever otherwise; the error comes with the sentence."""
+        app, config = self.app_without_issuer()
+        ends: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+        def start() -> None:
+            try:
+                with TestClient(app, base_url=config.base_url):
+                    ends.put(None)
+            except BaseException as error:
+                ends.put(error)
+
+        threading.Thread(target=start, daemon=True).start()  # so that a start that hangs fails here
+        error = ends.get(timeout=10)
+        assert isinstance(error, IssuerUnavailable)
+        assert f"logto-asgi could not verify {config.issuer}: " in error.__notes__[0]
+
+    def test_transport_is_heard_again_after_the_start(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What is held back while an app starts is the reason of that start only."""
+        app, _ = self.app_without_issuer(verify_on_startup=False)
+        with TestClient(app, base_url="http://localhost:8000", follow_redirects=False) as client:
+            assert client.get("/logto/sign-in").status_code == 503
+        assert "the issuer cannot be reached at" in caplog.text
+
+    @staticmethod
+    def app_without_issuer(*, verify_on_startup: bool = True) -> tuple[FastAPI, LogtoConfig]:
+        """Return an app whose issuer is not there."""
+
+        def unreachable(request: httpx.Request) -> httpx.Response:
+            raise httpx.ConnectError("no route", request=request)
+
+        config = development_config(DevelopmentProvider(), verify_on_startup=verify_on_startup)
+        nowhere = httpx.AsyncClient(transport=httpx.MockTransport(unreachable))
+        return build_app(Logto(config, http_client=nowhere)), config
 
     def test_verify_on_startup_passes(self) -> None:
         """With the issuer up the app starts."""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from logto_asgi.errors import IssuerError, IssuerUnavailable
+from logto_asgi.errors import IssuerError, IssuerResponseInvalid, IssuerUnavailable
 from logto_asgi.oidc.keys import KeySet, parse_key_set
 from logto_asgi.oidc.metadata import ProviderMetadata, discovery_url, parse_metadata
 from logto_asgi.oidc.single_flight import SingleFlight
@@ -33,6 +33,8 @@ UNKNOWN_KEY_COOLDOWN = 1
 """Seconds between refetches because of a token of the token endpoint whose key is unknown."""
 STRANGERS_COOLDOWN = 5
 """The same for bearer tokens, which anybody may send. Neither uses up the other's."""
+NOTHING_COOLDOWN = 2
+"""Seconds after a failure in which callers' tokens fetch nothing, while there is no document at all."""
 OUTAGE = 60
 """Seconds after a failure in which nobody with an older document waits for the next try."""
 
@@ -41,15 +43,23 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Kept(Generic[T]):
-    """A document, when it came, and when fetching it failed last. Times are in seconds."""
+    """A document, when it came, and when and why fetching it failed last. Times are in seconds."""
 
     value: T | None = None
     fetched_at: float = 0.0
     failed_at: float | None = None
+    fault: IssuerError | None = None
+    told_at: float | None = None
+    """When the log was told last that this cannot be renewed."""
 
     def store(self, value: T, now: float) -> T:
-        self.value, self.fetched_at, self.failed_at = value, now, None
+        self.value, self.fetched_at, self.failed_at, self.fault = value, now, None, None
         return value
+
+    def failed(self, error: IssuerError, now: float) -> None:
+        # Another error of the kind: this one's traceback holds the request of whoever waited.
+        kind = IssuerResponseInvalid if isinstance(error, IssuerResponseInvalid) else IssuerUnavailable
+        self.failed_at, self.fault = now, kind(error.message)
 
     def younger_than(self, limit: float, now: float) -> T | None:
         # A clock that was set back makes everything look as if it came from the future: that counts as old.
@@ -57,6 +67,13 @@ class _Kept(Generic[T]):
 
     def failed_within(self, limit: float, now: float) -> bool:
         return self.failed_at is not None and 0 <= now - self.failed_at < limit
+
+    def is_news(self, now: float) -> bool:
+        """Tell whether the log has not heard lately that this cannot be renewed, and hears it now."""
+        if self.told_at is not None and 0 <= now - self.told_at < FAILURE_COOLDOWN:
+            return False
+        self.told_at = now
+        return True
 
 
 @dataclass(slots=True)
@@ -117,7 +134,8 @@ class Discovery:
     async def metadata(self, *, patience: float | None = None) -> ProviderMetadata:
         """Return metadata at most an hour old, or older where fetching fails. Raise `IssuerError` without any.
 
-        With `patience`, older metadata also serves where fetching takes longer than so many seconds; it goes on.
+        With `patience`, for callers' tokens, older metadata also serves where fetching takes longer than so many
+        seconds; it goes on. Where there is none, a failure is not repeated at once: strangers decide how many ask.
         """
         kept, now = self._cache.metadata, self._clock()
         value = kept.younger_than(METADATA_AGE, now)
@@ -128,7 +146,7 @@ class Discovery:
     async def keys(self, *, patience: float | None = None) -> KeySet:
         """Return keys at most an hour old, or a day where fetching fails. Raise `IssuerError` without any.
 
-        With `patience`, older keys also serve where fetching takes longer than so many seconds; it goes on.
+        `patience` as for `metadata`.
         """
         kept, now = self._cache.keys, self._clock()
         value = kept.younger_than(KEYS_AGE, now)
@@ -171,6 +189,8 @@ class Discovery:
     ) -> T:
         if usable is not None and kept.failed_within(FAILURE_COOLDOWN, self._clock()):
             return usable
+        if usable is None and patience is not None and not flight.running:
+            self._spare_the_issuer(kept)
         if usable is not None and patience is not None:
             return await self._renew_in_passing(kept, flight, fetch, usable, patience)
         try:
@@ -178,8 +198,15 @@ class Discovery:
         except IssuerError as error:
             if usable is None:
                 raise
-            logger.warning("The issuer's %s cannot be renewed; the older one is used: %s", type(usable).__name__, error)
+            if kept.is_news(self._clock()):
+                name = type(usable).__name__
+                logger.warning("The issuer's %s cannot be renewed; the older one is used: %s", name, error)
             return usable
+
+    def _spare_the_issuer(self, kept: _Kept[Any]) -> None:
+        """Raise what the last call failed with, if that was just now."""
+        if kept.fault is not None and kept.failed_within(NOTHING_COOLDOWN, self._clock()):
+            raise type(kept.fault)(kept.fault.message)
 
     async def _renew_in_passing(
         self, kept: _Kept[T], flight: SingleFlight[T], fetch: Callable[[], Any], usable: T, patience: float
@@ -189,7 +216,7 @@ class Discovery:
         try:
             return await within(0 if is_outage else patience, flight.run(fetch))
         except IssuerError as error:
-            if not is_outage:
+            if not is_outage and kept.is_news(self._clock()):
                 logger.warning("The issuer's %s is used beyond its time: %s", type(usable).__name__, error)
         if kept.value is usable:  # Else it came just now.
             kept.failed_at = self._clock()
@@ -200,8 +227,8 @@ class Discovery:
         try:
             document = await self._fetch(discovery_url(self._issuer))
             metadata = parse_metadata(document, issuer=self._issuer)
-        except IssuerError:
-            kept.failed_at = self._clock()
+        except IssuerError as error:
+            kept.failed(error, self._clock())
             raise
         return kept.store(metadata, self._clock())
 
@@ -211,7 +238,7 @@ class Discovery:
             document = await self._fetch((await self.metadata()).jwks_uri)
             # In a thread: the first import of joserfc takes 33 ms, and big keys take their time too.
             keys = await asyncio.to_thread(parse_key_set, document)
-        except IssuerError:
-            kept.failed_at = self._clock()
+        except IssuerError as error:
+            kept.failed(error, self._clock())
             raise
         return kept.store(keys, self._clock())
