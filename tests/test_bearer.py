@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +19,7 @@ from logto_asgi.models import TokenSet
 from logto_asgi.oidc.discovery import DiscoveryCache
 from tests.callers_issuer import API, APP_ID, DISCOVERY, JWKS, CallersIssuer, private_key
 from tests.conftest import MakeSite
-from tests.oidc.oidc_signing import ISSUER, NOW, sign
+from tests.oidc.oidc_signing import ISSUER, NOW, discovery_document, sign
 
 HOUR = 3600
 LEEWAY = 60
@@ -92,6 +93,12 @@ async def test_an_opaque_token_is_told_how_to_ask(issuer: CallersIssuer) -> None
     with pytest.raises(InvalidToken, match="with `resource`"):
         await issuer.bearer.verify(issuer.opaque())
     assert issuer.calls == {}
+
+
+async def test_nothing_behind_bearer_says_so(issuer: CallersIssuer) -> None:
+    """An empty variable is the most frequent slip of a first call, and gets a sentence of its own."""
+    with pytest.raises(InvalidToken, match=r"^Nothing stands behind Bearer\. Is the variable empty\?$"):
+        await issuer.bearer.verify("")
 
 
 EDGES = {  # id: (claims, seconds later, is it still good)
@@ -288,7 +295,7 @@ async def test_strangers_do_not_use_up_the_cooldown_of_sign_in(issuer: CallersIs
     issuer.publish("first", "second")
     claims = await issuer.logto.client().verify_refreshed(*id_token(issuer, "second"))
     assert claims is not None
-    assert issuer.calls[JWKS] == 3
+    assert issuer.calls == {DISCOVERY: 1, JWKS: 3}
 
 
 async def test_sign_in_does_not_use_up_the_cooldown_of_callers(issuer: CallersIssuer) -> None:
@@ -299,6 +306,70 @@ async def test_sign_in_does_not_use_up_the_cooldown_of_callers(issuer: CallersIs
         await issuer.logto.client().verify_refreshed(*id_token(issuer, "second"))
     issuer.publish("first", "second")
     assert (await issuer.bearer.verify(issuer.token("second"))).sub == "user-1"
+    assert issuer.calls == {DISCOVERY: 1, JWKS: 3}
+
+
+async def test_keys_of_sign_in_serve_callers(issuer: CallersIssuer) -> None:
+    """What sign-in has fetched is not fetched again for a caller's token: there is one cache of keys."""
+    await issuer.logto.client().verify_refreshed(*id_token(issuer, "first"))
+    assert issuer.calls == {DISCOVERY: 1, JWKS: 1}
+    assert (await issuer.bearer.verify(issuer.token())).sub == "user-1"
+    assert issuer.calls == {DISCOVERY: 1, JWKS: 1}
+
+
+@pytest.mark.parametrize(("paths", "status", "body"), LACKS.values(), ids=LACKS)
+async def test_strangers_without_any_keys_call_the_issuer_seldom(
+    paths: tuple[str, ...], status: int, body: Any, issuer: CallersIssuer
+) -> None:
+    """Without any keys a failed call is not repeated for two seconds, and everybody hears why it failed."""
+    issuer.go_down(*paths, status=status, body=body)
+    calls, said = [], set()
+    for number in range(5):
+        with pytest.raises(IssuerUnavailable) as caught:
+            await issuer.bearer.verify(issuer.token(sub=f"user-{number}"))
+        assert caught.value.__context__ is None
+        said.add(caught.value.message)
+        calls.append(issuer.calls[paths[0]])
+        issuer.now += 1
+    assert calls == [1, 1, 2, 2, 3]
+    assert len(said) == 1
+
+
+async def test_strangers_do_not_keep_sign_in_from_trying(issuer: CallersIssuer) -> None:
+    """Right after a stranger's token failed for lack of keys, a sign-in asks the issuer, and callers profit by it."""
+    issuer.go_down()
+    with pytest.raises(IssuerUnavailable):
+        await issuer.bearer.verify(issuer.token())
+    with pytest.raises(IssuerUnavailable):
+        await issuer.logto.client().verify_refreshed(*id_token(issuer, "first"))
+    assert issuer.calls[DISCOVERY] == 2
+    issuer.answers[DISCOVERY] = (200, discovery_document())
+    issuer.publish("first")
+    assert await issuer.logto.client().verify_refreshed(*id_token(issuer, "first")) is not None
+    assert (await issuer.bearer.verify(issuer.token())).sub == "user-1"
+
+
+async def test_a_clock_that_was_set_back_does_not_prolong_the_pause(issuer: CallersIssuer) -> None:
+    """A failure that seems to be in the future counts as long ago."""
+    issuer.go_down(JWKS)
+    with pytest.raises(IssuerUnavailable):
+        await issuer.bearer.verify(issuer.token())
+    issuer.now -= HOUR
+    issuer.publish("first")
+    assert (await issuer.bearer.verify(issuer.token())).sub == "user-1"
+
+
+@pytest.mark.parametrize("path", [JWKS, DISCOVERY], ids=["keys", "discovery"])
+async def test_that_older_documents_serve_is_logged_once(
+    path: str, issuer: CallersIssuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hundred requests that meet the outage at once are one line."""
+    await issuer.bearer.verify(issuer.token())
+    issuer.go_down(path)
+    issuer.now += HOUR
+    tokens = [issuer.token(sub=f"user-{number}") for number in range(100)]
+    await asyncio.gather(*map(issuer.bearer.verify, tokens), *(issuer.logto.client().metadata() for _ in range(9)))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 async def test_a_hundred_requests_fetch_keys_once(issuer: CallersIssuer) -> None:
@@ -400,6 +471,51 @@ async def test_claims_cannot_be_changed_for_the_next_request(issuer: CallersIssu
     claims: AccessTokenClaims = await issuer.bearer.verify(issuer.token())
     with pytest.raises(ValueError, match="frozen"):
         claims.sub = "admin"  # type: ignore[misc]
+
+
+CHANGEABLE: dict[str, tuple[dict[str, Any], Any]] = {
+    # id: (claims of the token, what a request does to the claims)
+    "a-list": ({"rights": ["read"]}, lambda claims: claims.rights.append("admin")),
+    "a-list-in-an-object": ({"o": {"rights": ["read"]}}, lambda claims: claims.o["rights"].append("admin")),
+    "an-empty-object": ({"o": {}}, lambda claims: claims.o.update(admin=True)),
+    "the-actor": ({"act": {"sub": "bob"}}, lambda claims: claims.act.update(sub="admin")),
+    "a-claim-of-another-type": ({"amr": {"x": ["pwd"]}}, lambda claims: claims._odd["amr"]["x"].append("mfa")),
+    "in-the-address": ({"address": {"x": ["a"]}}, lambda claims: claims.address.x.append("b")),
+    "raw": ({"rights": ["read"]}, lambda claims: claims.raw()["rights"].append("admin")),
+    "raw-of-another-type": ({"amr": {"x": ["pwd"]}}, lambda claims: claims.raw()["amr"]["x"].append("mfa")),
+}
+
+
+@pytest.mark.parametrize(("changes", "change"), CHANGEABLE.values(), ids=CHANGEABLE)
+async def test_lists_and_objects_are_each_requests_own(
+    changes: dict[str, Any], change: Callable[[AccessTokenClaims], Any], issuer: CallersIssuer
+) -> None:
+    """What one request does to lists and objects among the claims, no later request with the same token sees."""
+    token = issuer.token(**changes)
+    sent = issuer.claims(**changes)
+    change(await issuer.bearer.verify(token))
+    for _ in range(2):
+        claims = issuer.bearer.known(token)
+        assert claims is not None
+        assert claims.raw() == sent
+        change(claims)
+    issuer.now += HOUR - 1
+    claims = await issuer.bearer.verify(token)  # It is remembered here too.
+    assert claims.raw() == sent
+    change(claims)
+    known = issuer.bearer.known(token)
+    assert known is not None
+    assert known.raw() == sent
+
+
+async def test_what_raw_returns_is_a_copy(issuer: CallersIssuer) -> None:
+    """Also within one request: who changes `raw()` changes nothing of the claims."""
+    claims = await issuer.bearer.verify(issuer.token(o={"rights": ["read"]}, act={"sub": "bob"}, amr={"x": []}))
+    raw = claims.raw()
+    raw["o"]["rights"].append("admin")
+    raw["act"]["sub"] = "admin"
+    raw["amr"]["x"].append("mfa")
+    assert (claims.raw()["o"], claims.actor, claims.raw()["amr"]) == ({"rights": ["read"]}, "bob", {"x": []})
 
 
 async def test_tokens_of_the_development_provider(make_site: MakeSite) -> None:

@@ -346,6 +346,9 @@ async def test_organization_id_that_cannot_be_one(make_site: MakeSite, organizat
 
 BODIES = {
     "twice": (f"resource={API}&resource={OTHER_API}", "application/x-www-form-urlencoded"),
+    "blank-organization": (f"resource={API}&organization_id=", "application/x-www-form-urlencoded"),
+    "blank-organization-in-json": (json.dumps({"resource": API, "organization_id": ""}), "application/json"),
+    "blank-and-not": (f"resource={API}&resource=", "application/x-www-form-urlencoded"),
     "no-json": ("resource", "application/json"),
     "no-object": (json.dumps([API]), "application/json"),
     "twice-in-json": (f'{{"resource": "{API}", "resource": "{API}"}}', "application/json"),

@@ -58,7 +58,7 @@ class _Kept(Generic[T]):
 
     def failed(self, error: IssuerError, now: float) -> None:
         # Another error of the kind: this one's traceback holds the request of whoever waited.
-        kind = IssuerResponseInvalid if isinstance(error, IssuerResponseInvalid) else IssuerUnavailable
+        kind = type(error) if isinstance(error, IssuerUnavailable | IssuerResponseInvalid) else IssuerError
         self.failed_at, self.fault = now, kind(error.message)
 
     def younger_than(self, limit: float, now: float) -> T | None:

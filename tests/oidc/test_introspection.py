@@ -182,6 +182,16 @@ async def test_a_hundred_requests_ask_once(issuer: CallersIssuer) -> None:
     assert issuer.refused() == ["active"] * 100
 
 
+async def test_those_who_wait_for_one_call_share_no_list(issuer: CallersIssuer) -> None:
+    """One answer is for all who waited; what one of them does to its claims is for none of the others."""
+    issuer.opaque(rights=["read"])
+    for _ in range(2):
+        for claims in await asyncio.gather(*(ask(issuer) for _ in range(3))):
+            assert claims.raw()["rights"] == ["read"]
+            claims.model_extra["rights"].append("admin")
+    assert issuer.calls[INTROSPECTION] == 1
+
+
 async def test_sixteen_calls_are_under_way_at_most(issuer: CallersIssuer) -> None:
     """Strangers' tokens stand in line; nobody can make the app open a hundred connections to its issuer."""
     gate = issuer.hang(INTROSPECTION)
