@@ -1,28 +1,22 @@
-"""Tokens that the app gets by its own name: client credentials and token exchange. Knows no session and no request."""
+"""Tokens that the app gets with its own id and secret: its own, and exchanged ones. Knows no session and no request."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from logto_asgi.errors import (
-    AccessTokenMismatch,
-    AccessTokenRefused,
-    IssuerRefused,
-    IssuerUnavailable,
-    SetupError,
-)
-from logto_asgi.flights import Flights
+from logto_asgi.errors import AccessTokenRefused, HTTPError, IssuerRefused, SetupError
+from logto_asgi.flights import Flights, Gate, again
+from logto_asgi.kept_tokens import KeptTokens, Wish
 from logto_asgi.models import AccessToken, ReservedScope, SubjectTokenType, TokenSet, UserScope
 from logto_asgi.oidc.peek import read_unverified_claims
-from logto_asgi.session.bounded import Bounded
 from logto_asgi.short_memory import ShortMemory
-from logto_asgi.targets import Target, check_token, check_token_type, refusal_of_exchange, refusal_of_machine, target_of
-from logto_asgi.token_rules import access_token_of, margin_of
+from logto_asgi.targets import Target, advice, check_token, check_token_type, refusal_of_person, target_of
+from logto_asgi.token_rules import access_token_of
 
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
@@ -33,46 +27,23 @@ __all__ = ["ClientTokens"]
 
 logger = logging.getLogger("logto_asgi")
 
-_KEPT = 4 * 1024 * 1024
-"""Bytes of tokens that are kept of each kind; beyond, those that nobody used go first."""
-_REFUSAL_KEPT = 10
-"""Seconds for which a refusal is not asked for again."""
-_REST = 5
-"""Seconds for which a kept token is used in an outage before the issuer is asked again."""
+_MOST_CALLS = 16
+"""Calls of each kind that are under way at a time, in one event loop: strangers may decide how many are wanted."""
+_REFUSAL_TOLD = 10
+"""Seconds for which the log is not told again of a refusal that is the app's own fault."""
+_FRESH = 10
+"""Seconds for which a token is so new that another one would be refused by an API as well."""
 _NOTES_KEPT = 4_096
-_FOR_EVER = float("inf")
 
-Fetch = Callable[[], Coroutine[Any, Any, AccessToken]]
-
-
-@dataclass(eq=False, slots=True)
-class _Kept:
-    """A token that is kept, as `Bounded` wants it."""
-
-    token: AccessToken
-    expires_at: float
-    """Seconds since 1970: the end of the token, or of what it was exchanged for."""
-    cost: int
-    used: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """What is asked for, and how new it must be."""
-
-    target: Target
-    fetch: Fetch = field(repr=False)
-    kept: Bounded[Target, _Kept] = field(repr=False)
-    force_refresh: bool
-    min_ttl: int | None
-    until: float = _FOR_EVER
-    """Seconds since 1970, after which the token is not to be used, whatever it says itself."""
+GetToken = Callable[..., Coroutine[Any, Any, str]]
+"""Gets a token, with `force_refresh=True` a new one."""
 
 
 class ClientTokens:
     """Hands out tokens of the app itself, and tokens that it exchanges others for.
 
-    One request at a time for each target and event loop, however many wait. Safe to use from several threads.
+    What is kept is asked for once at a time for each target and event loop, however many wait; exchanges that are not
+    kept, as often as somebody asks. Calls stand in line, 16 of each kind at a time. Safe to use from several threads.
     """
 
     def __init__(
@@ -86,13 +57,14 @@ class ClientTokens:
         self._client = client
         self._clock = clock
         self._events = events
-        self._own: Bounded[Target, _Kept] = Bounded(_KEPT)
-        self._of_callers: Bounded[Target, _Kept] = Bounded(_KEPT)
-        self._flights: Flights[AccessToken] = Flights()
-        self._refusals: ShortMemory[Target, _Refusal] = ShortMemory(
-            lifetime=_REFUSAL_KEPT, limit=_NOTES_KEPT, clock=clock
+        self._own = KeptTokens(config, clock)
+        self._of_callers = KeptTokens(config, clock)
+        self._replacing: Flights[None] = Flights()
+        self._line_of_own, self._line_of_exchanges = Gate(_MOST_CALLS), Gate(_MOST_CALLS)
+        self._told: ShortMemory[tuple[str | None, str], bool] = ShortMemory(
+            lifetime=_REFUSAL_TOLD, limit=_NOTES_KEPT, clock=clock
         )
-        self._resting: ShortMemory[Target, bool] = ShortMemory(lifetime=_REST, limit=_NOTES_KEPT, clock=clock)
+        self._replaced: ShortMemory[bytes, bool] = ShortMemory(lifetime=_FRESH, limit=_NOTES_KEPT, clock=clock)
 
     async def client_credentials(
         self,
@@ -112,8 +84,7 @@ class ClientTokens:
         self._check_credentials("Tokens of the app itself need")
         if self._config.is_logto and target.key == (None, None):
             raise SetupError("Logto gives a machine a token for something: name a resource=… or an organization_id=….")
-        wish = _Wish(target, partial(self._ask_for_own, target), self._own, force_refresh, min_ttl)
-        return await self._grant(wish)
+        return await self._own.get(Wish(target, partial(self._ask_for_own, target), force_refresh, min_ttl))
 
     async def exchange(
         self,
@@ -132,14 +103,22 @@ class ClientTokens:
         target = target_of(resource, organization_id, scopes)
         self._check_credentials("To exchange a token takes")
         check_token_type(subject_token_type)
-        for token in (subject_token, *([] if actor_token is None else [actor_token])):
-            check_token(token)
-        return await self._exchange(subject_token, str(subject_token_type), target, actor_token)
+        check_token(subject_token)
+        if actor_token is not None:
+            check_token(actor_token)
+        work = self._exchange(subject_token, subject_token_type, target, actor_token)
+        del subject_token, actor_token  # an error tracker prints what the frames of an error hold
+        try:
+            return await work
+        except HTTPError as error:
+            failure = again(error)
+        raise failure
 
     async def on_behalf_of(
         self,
         access_token: str,
         *,
+        until: float,
         resource: str | None = None,
         organization_id: str | None = None,
         scopes: Sequence[str] | None = None,
@@ -148,113 +127,97 @@ class ClientTokens:
     ) -> AccessToken:
         """Return a token for another API in the name of who called with `access_token`.
 
-        It is kept until it expires, or the caller's token does. `scopes` are those of the configuration unless given,
-        without what is about the user's claims. Raises as `client_credentials`.
+        It is kept until it expires, or until `until`, the end of the caller's token in seconds since 1970. `scopes` are
+        those of the configuration unless given, without what is about the user's claims. Raises as
+        `client_credentials`.
         """
         self._check_credentials("To exchange a caller's token takes")
         check_token(access_token)
-        caller = hashlib.sha256(access_token.encode("ascii")).digest()
+        caller = _digest(access_token)
         target = target_of(resource, organization_id, self._api_scopes() if scopes is None else scopes, caller)
-        exchange = partial(self._exchange, access_token, SubjectTokenType.ACCESS_TOKEN.value, target, None)
-        wish = _Wish(target, exchange, self._of_callers, force_refresh, min_ttl, until=_end_of(access_token))
-        return await self._grant(wish)
+        fetch = partial(self._exchange, access_token, SubjectTokenType.ACCESS_TOKEN, target, None)
+        wish = Wish(target, fetch, force_refresh, min_ttl, until)
+        del access_token, fetch  # an error tracker prints what the frames of an error hold
+        return await self._of_callers.get(wish)
+
+    async def replacement(self, refused: str, get: GetToken) -> str | None:
+        """Return another token than the one that an API refused; None where that one is as new as can be.
+
+        One new token for all who were refused with the same one. Raises what `get` raises.
+        """
+        key = _digest(refused)
+        if self._replaced.get(key) or self._was_just_issued(refused):
+            return None
+        del refused
+        await self._replacing.join(key, partial(self._replace, key, get))
+        token = await get()
+        return None if _digest(token) == key else token
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - an amount of patience, which ends in no error
         """Wait up to `timeout` seconds for what this event loop is asking the issuer, then stop it."""
-        await self._flights.drain(timeout)
+        await asyncio.gather(*(each.drain(timeout) for each in (self._replacing, self._own, self._of_callers)))
 
-    # -- From what is kept, or from the issuer -------------------------------------------------------------------------
+    # -- What an API refused -------------------------------------------------------------------------------------------
 
-    async def _grant(self, wish: _Wish) -> AccessToken:
-        """Return a kept token that will do, else a new one; in an outage, a kept one that is still valid."""
-        target = wish.target
-        if not wish.force_refresh:
-            token = self._usable(wish) or (self._valid(wish) if self._resting.get(target) else None)
-            if token is not None:
-                return token
-            self._check_refusals(target)
-        try:
-            return await self._flights.join(target, partial(self._renew, wish), fresh=wish.force_refresh)
-        except IssuerUnavailable:
-            token = None if wish.force_refresh else self._valid(wish)
-            if token is None:
-                raise
-        self._resting.put(target, True)
-        logger.info("the issuer is away: a token for %s is used to its end", target.resource or "an organization")
-        return token
+    async def _replace(self, key: bytes, get: GetToken) -> None:
+        token = await get()  # Another request may have been refused and got a new one meanwhile.
+        if _digest(token) == key:
+            token = await get(force_refresh=True)
+        self._replaced.put(_digest(token), True)
 
-    async def _renew(self, wish: _Wish) -> AccessToken:
-        try:
-            token = await wish.fetch()
-        except (AccessTokenRefused, AccessTokenMismatch, IssuerRefused) as error:
-            self._refusals.put(wish.target, _Refusal(error))
-            raise
-        entry = _Kept(token, min(token.expires_at, wish.until), len(token.value))
-        wish.kept.put(wish.target, entry, now=self._clock())
-        return token
-
-    def _usable(self, wish: _Wish) -> AccessToken | None:
-        """Return the kept token if it lives longer than the margin."""
-        entry = wish.kept.get(wish.target)
-        if entry is None:
-            return None
-        token = entry.token
-        margin = margin_of(token, margin=self._config.refresh_margin, min_ttl=wish.min_ttl)
-        now = self._clock()
-        if now >= min(token.expires_at - margin, entry.expires_at):
-            return None
-        entry.used = True
-        return token
-
-    def _valid(self, wish: _Wish) -> AccessToken | None:
-        """Return the kept token as long as it is valid, and for `min_ttl` seconds more."""
-        entry = wish.kept.get(wish.target)
-        if entry is None or self._clock() + (wish.min_ttl or 0) >= entry.expires_at:
-            return None
-        return entry.token
-
-    def _check_refusals(self, target: Target) -> None:
-        noted = self._refusals.get(target)
-        if noted is not None:
-            raise noted.again()
+    def _was_just_issued(self, token: str) -> bool:
+        """Tell by `iat` (RFC 9068 §2.2), as far as the issuer's clock is right. An opaque token does not say."""
+        issued = (read_unverified_claims(token) or {}).get("iat")
+        return isinstance(issued, int | float) and abs(self._clock() - issued) < _FRESH
 
     # -- The issuer ----------------------------------------------------------------------------------------------------
 
     async def _ask_for_own(self, target: Target) -> AccessToken:
+        ask = partial(
+            self._client().client_credentials,
+            resource=target.resource,
+            organization_id=target.organization_id,
+            scope=target.scope,
+        )
         try:
-            tokens = await self._client().client_credentials(
-                resource=target.resource, organization_id=target.organization_id, scope=target.scope
-            )
-            return self._checked(tokens, target)
+            return self._checked(await self._line_of_own.through(ask, seconds=self._config.http_timeout), target)
         except IssuerRefused as error:
             refused = error
-        raise self._explained(refused, refusal_of_machine(refused.error, target))
+        raise self._explained(refused, target, is_exchange=False)
 
     async def _exchange(self, token: str, kind: str, target: Target, actor_token: str | None) -> AccessToken:
+        ask = partial(
+            self._client().exchange_token,
+            token,
+            kind,
+            resource=target.resource,
+            organization_id=target.organization_id,
+            scope=target.scope,
+            actor_token=actor_token,
+        )
         try:
-            tokens = await self._client().exchange_token(
-                token,
-                kind,
-                resource=target.resource,
-                organization_id=target.organization_id,
-                scope=target.scope,
-                actor_token=actor_token,
-            )
-            return self._checked(tokens, target)
+            return self._checked(await self._line_of_exchanges.through(ask, seconds=self._config.http_timeout), target)
         except IssuerRefused as error:
             refused = error
-        raise self._explained(refused, refusal_of_exchange(refused.error, target))
+        raise self._explained(refused, target, is_exchange=True)
 
     def _checked(self, tokens: TokenSet, target: Target) -> AccessToken:
         """Return the access token, if it is for what was asked. Raise `AccessTokenMismatch`."""
         return access_token_of(tokens, target.key, now=int(self._clock()), strict=self._config.is_logto)
 
-    def _explained(self, refused: IssuerRefused, why: str | None) -> AccessTokenRefused | IssuerRefused:
-        """Return what says best that the issuer refused: one token, or the app altogether."""
-        if why is None:
-            return refused
+    def _explained(self, refused: IssuerRefused, target: Target, *, is_exchange: bool) -> HTTPError:
+        """Return what a visitor may see of a refusal; tell the log what to do about one that is the app's own fault."""
         self._events.note("token.refused")
-        return AccessTokenRefused(why, error=refused.error)
+        why = refusal_of_person(refused.error, target, is_exchange=is_exchange)
+        if why is not None:
+            return AccessTokenRefused(why, error=refused.error)
+        topic = (target.resource, refused.error)
+        if not self._told.get(topic):
+            self._told.put(topic, True)
+            hint = advice(refused.error, target, is_exchange=is_exchange) or refused.message
+            logger.warning("the issuer refuses this app: %s", hint)
+        message = f"The issuer gives this app no token ({refused.error}). The app's log says what to do."
+        return IssuerRefused(message, error=refused.error, issuer_status=refused.issuer_status)
 
     # -- The configuration ---------------------------------------------------------------------------------------------
 
@@ -270,24 +233,5 @@ class ClientTokens:
         return tuple(scope for scope in self._config.scopes if scope not in about_the_user)
 
 
-class _Refusal:
-    """What a refusal said, without the requests that it was raised in."""
-
-    def __init__(self, error: AccessTokenRefused | AccessTokenMismatch | IssuerRefused) -> None:
-        self._message = error.message
-        self._error = None if isinstance(error, AccessTokenMismatch) else error.error
-        self._issuer_status = error.issuer_status if isinstance(error, IssuerRefused) else None
-
-    def again(self) -> AccessTokenRefused | AccessTokenMismatch | IssuerRefused:
-        """Return the refusal as a new exception."""
-        if self._error is None:
-            return AccessTokenMismatch(self._message)
-        if self._issuer_status is None:
-            return AccessTokenRefused(self._message, error=self._error)
-        return IssuerRefused(self._message, error=self._error, issuer_status=self._issuer_status)
-
-
-def _end_of(access_token: str) -> float:
-    """Return when a caller's token expires, in seconds since 1970; never for an opaque one, which does not say."""
-    expires = (read_unverified_claims(access_token) or {}).get("exp")
-    return min(expires, _FOR_EVER) if isinstance(expires, int | float) else _FOR_EVER
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

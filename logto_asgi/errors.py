@@ -236,7 +236,10 @@ class IssuerUnavailable(IssuerError):
 
 
 class IssuerRefused(IssuerError):
-    """The issuer refused. `error` is its code (RFC 6749 §5.2), `issuer_status` its HTTP status."""
+    """The issuer refused the app: its secret, its rights, what it asks for. No visitor can help it.
+
+    `error` is the issuer's code (RFC 6749 §5.2), `issuer_status` its HTTP status.
+    """
 
     code = "issuer_refused"
 
@@ -259,7 +262,10 @@ class IssuerResponseInvalid(IssuerError):
 
 
 class AccessTokenRefused(HTTPError):
-    """The issuer gives this user no token for this resource or organization. The session goes on."""
+    """Who asks, or whom the app asks for, may not have this token. A session goes on.
+
+    `error` is the issuer's code, such as `access_denied` for an organization, `invalid_grant` for an exchange.
+    """
 
     code = "access_token_refused"
     status = 403

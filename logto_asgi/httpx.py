@@ -1,23 +1,20 @@
 """Authentication of outgoing requests for httpx and httpx2: `LogtoUserAuth` and `ClientCredentialsAuth`.
 
-Knows to which origins a token may go; knows no session, and keeps no token.
+Knows to which origins a token may go, and leaves redirects to the library, which sends it nowhere else but from http to
+https of the same host. Knows no session, and keeps no token.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
-from weakref import WeakKeyDictionary
 
 from httpx import URL, Auth, ByteStream, InvalidURL
 
 from logto_asgi.config.urls import is_loopback
 from logto_asgi.errors import ConfigurationError, ConfigurationProblem, SetupError
-from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.oidc.transport import header_value
-from logto_asgi.short_memory import ShortMemory
 
 if TYPE_CHECKING:
     from httpx2 import Auth as Auth2
@@ -35,13 +32,7 @@ else:
 
 __all__ = ["ClientCredentialsAuth", "LogtoUserAuth"]
 
-_FRESH = 10
-"""Seconds for which a token is so new that another one would be refused as well."""
-_NOTES_KEPT = 4_096
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+", re.ASCII)
-
-_renewed: WeakKeyDictionary[Logto, ShortMemory[bytes, bool]] = WeakKeyDictionary()
-"""Hashes of the tokens that were sent in place of a refused one, some seconds ago."""
 
 
 class _Origin(NamedTuple):
@@ -89,36 +80,20 @@ class _BearerAuth(Auth, Auth2):
         self._check_origin(request)
         # A generator or a file is used up by sending it.
         is_repeatable = isinstance(request.stream, ByteStream | ByteStream2)
-        token = await self._get_token()
-        request.headers["Authorization"] = header_value(f"Bearer {token}")
+        request.headers["Authorization"] = header_value(f"Bearer {await self._get_token()}")
         response = yield request
         if response.status_code != 401 or not is_repeatable or not _is_answer_to(request, response):
             return
-        newer = await self._newer_than(token)
+        refused = request.headers["Authorization"].removeprefix("Bearer ")
+        replacing = self._logto.client_tokens.replacement(refused, self._get_token)
+        del refused  # an error tracker prints what the frames of an error hold
+        newer = await replacing
         if newer is not None:
             request.headers["Authorization"] = header_value(f"Bearer {newer}")
             yield request
 
     async def _get_token(self, *, force_refresh: bool = False) -> str:
         raise NotImplementedError
-
-    async def _newer_than(self, refused: str) -> str | None:
-        """Return another token than the refused one; None where that one is as new as can be."""
-        renewed = _renewed.setdefault(
-            self._logto, ShortMemory(lifetime=_FRESH, limit=_NOTES_KEPT, clock=self._logto.clock)
-        )
-        if renewed.get(_digest(refused)) or self._was_just_issued(refused):
-            return None
-        token = await self._get_token()  # Another request may have been refused and got a new one meanwhile.
-        if token == refused:
-            token = await self._get_token(force_refresh=True)
-        renewed.put(_digest(token), True)
-        return None if token == refused else token
-
-    def _was_just_issued(self, token: str) -> bool:
-        """Tell by `iat` (RFC 9068 §2.2), as far as the issuer's clock is right. An opaque token does not say."""
-        issued = (read_unverified_claims(token) or {}).get("iat")
-        return isinstance(issued, int | float) and abs(self._logto.clock() - issued) < _FRESH
 
     def _check_origin(self, request: Any) -> None:
         origin = _origin(request.url)
@@ -134,7 +109,8 @@ class LogtoUserAuth(_BearerAuth):
 
     The token comes from `user.get_access_token`, and raises what that raises. It goes to `origins` only, by default
     the resource's own; a resource that is no https URL needs them, else `ConfigurationError`. After a 401 the request
-    is sent once more with a new token, if its body can be. For `httpx.AsyncClient` and `httpx2.AsyncClient`.
+    is sent once more with a new token, if its body can be. For `httpx.AsyncClient` and `httpx2.AsyncClient`. `scopes`
+    limits what a caller's bearer token is exchanged for; a session's tokens have no such choice.
     """
 
     def __init__(
@@ -143,13 +119,17 @@ class LogtoUserAuth(_BearerAuth):
         resource: str | None = None,
         organization_id: str | None = None,
         *,
+        scopes: Sequence[str] | None = None,
         origins: Iterable[str] | str | None = None,
     ) -> None:
         super().__init__(user.logto, resource, organization_id, origins)
         self._user = user
+        self._scopes = scopes
 
     async def _get_token(self, *, force_refresh: bool = False) -> str:
-        return await self._user.get_access_token(self._resource, self._organization_id, force_refresh=force_refresh)
+        return await self._user.get_access_token(
+            self._resource, self._organization_id, scopes=self._scopes, force_refresh=force_refresh
+        )
 
 
 class ClientCredentialsAuth(_BearerAuth):
@@ -230,7 +210,3 @@ def _refused(fault: str) -> ConfigurationError:
 
 def _listed(origins: Iterable[_Origin]) -> str:
     return ", ".join(sorted(map(str, origins)))
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()

@@ -153,8 +153,10 @@ class Logto:
 
         It is kept until `refresh_margin` seconds before it expires, and asked for once however many wait. With Logto it
         has no scope but those of `scopes` that the app's roles grant. `min_ttl` asks for one that lives so many seconds
-        more, `force_refresh` for a new one. In an outage a kept one is returned while it is valid. Raises `SetupError`,
-        `AccessTokenRefused`, `AccessTokenMismatch`, `IssuerUnavailable`, `IssuerRefused`, `IssuerResponseInvalid`.
+        more, `force_refresh` for a new one. Where the issuer fails a kept one is returned while it is valid. Raises
+        `IssuerRefused` for what is wrong at the issuer with the app, its secret or its roles, and logs what to do;
+        `AccessTokenRefused` where it is no member of the organization, `SetupError`, `AccessTokenMismatch`,
+        `IssuerUnavailable`, `IssuerResponseInvalid`.
         """
         token = await self.client_tokens.client_credentials(
             resource=resource,
@@ -180,7 +182,7 @@ class Logto:
         `actor_token`, an access token of who acts, makes the claim `act`. Nothing is kept: an impersonation token works
         once. Raises as `get_client_credentials_token`; a token that is spent or expired is `AccessTokenRefused`.
         """
-        return await self.client_tokens.exchange(
+        work = self.client_tokens.exchange(
             subject_token,
             subject_token_type,
             resource=resource,
@@ -188,6 +190,8 @@ class Logto:
             scopes=scopes,
             actor_token=actor_token,
         )
+        del subject_token, actor_token  # an error tracker prints what the frames of an error hold
+        return await work
 
     async def end_sessions(self, *, sub: str | None = None, sid: str | None = None) -> int:
         """End every session of a user (`sub`), or of one session at the issuer (`sid`); return how many that were.
@@ -236,7 +240,7 @@ class Logto:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Wait a moment for refreshes under way, then close what this event loop opened."""
+        """Wait for what is under way at the issuer, its deadline and a second at most; then close what is open here."""
         within = self.config.http_timeout + _DRAIN
         await asyncio.gather(
             self.tokens.drain(within),

@@ -5,7 +5,7 @@ Knows sessions and tokens through the runtime; makes no response.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +20,7 @@ from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.prefetched import Prefetched
 from logto_asgi.presented import presented_token
 from logto_asgi.public_user import PublicUser
+from logto_asgi.targets import organization_of_exchange
 from logto_asgi.visit import Visit
 
 if TYPE_CHECKING:
@@ -155,18 +156,24 @@ class LogtoUser(BaseUser):
         resource: str | None = None,
         organization_id: str | None = None,
         *,
+        scopes: Sequence[str] | None = None,
         force_refresh: bool = False,
         min_ttl: int | None = None,
     ) -> str:
         """Return an access token, refreshed when it would expire within the margin (RFC 6749 §6, RFC 8707 §2).
 
         Without `resource` it is good for the issuer's userinfo only. `min_ttl` asks for one that lives so many seconds
-        more, `force_refresh` for a new one. For a caller with a bearer token that one is exchanged (RFC 8693 §2.1), and
-        the app acts on the caller's behalf. Raises `SignInRequired` (also its subclasses `SessionEnded` and
-        `RefreshTokenMissing`), `AccessTokenRefused`, `AccessTokenMismatch`, `IssuerUnavailable`, `StoreUnavailable`.
+        more, `force_refresh` for a new one. For a caller with a bearer token that one is exchanged (RFC 8693 §2.1) for
+        one with `scopes`, by default the configuration's, in the organization that it is for. Raises `SignInRequired`
+        (also its subclasses `SessionEnded` and `RefreshTokenMissing`), `AccessTokenRefused`, `AccessTokenMismatch`,
+        `IssuerUnavailable`, `IssuerRefused`, `StoreUnavailable`, and `SetupError` for `scopes` with a session.
         """
         if self._visit.bearer is not None:
-            return await self._exchanged(resource, organization_id, force_refresh=force_refresh, min_ttl=min_ttl)
+            how = {"resource": resource, "scopes": scopes, "force_refresh": force_refresh, "min_ttl": min_ttl}
+            return await self._exchanged(self._visit.bearer, organization_id, **how)
+        if scopes is not None:
+            self._visit.prepare_errors()
+            raise SetupError("scopes=… is for callers with a bearer token; a session has what sign-in asked for.")
         visit, session = self._visit, self._to_ask_with()
         newest, token = await visit.runtime.tokens.get(
             session, resource=resource, organization_id=organization_id, force_refresh=force_refresh, min_ttl=min_ttl
@@ -263,17 +270,12 @@ class LogtoUser(BaseUser):
             raise SignInRequired("Nobody is signed in.")
         return session
 
-    async def _exchanged(
-        self, resource: str | None, organization_id: str | None, *, force_refresh: bool, min_ttl: int | None
-    ) -> str:
+    async def _exchanged(self, caller: AccessTokenClaims, organization_id: str | None, **how: Any) -> str:
         visit = self._visit
         visit.prepare_errors()
+        where = organization_of_exchange(caller, organization_id, is_logto=visit.config.is_logto)
         token = await visit.runtime.client_tokens.on_behalf_of(
-            presented_token(visit.scope) or "",
-            resource=resource,
-            organization_id=organization_id,
-            force_refresh=force_refresh,
-            min_ttl=min_ttl,
+            presented_token(visit.scope) or "", until=caller.exp, organization_id=where, **how
         )
         return token.value
 

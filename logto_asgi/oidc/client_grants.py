@@ -1,6 +1,6 @@
 """The grants of a client that acts by its own name: client credentials and token exchange, as pure functions.
 
-It knows no network; `token_endpoint` sends no other kind of request and reads the same answers.
+It knows no network. The answers are read as those of other grants, in `token_endpoint`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,18 @@ _ISSUED = (None, _ACCESS_TOKEN, "urn:ietf:params:oauth:token-type:jwt")
 """What may come of an exchange; an issuer that leaves it out has issued an access token."""
 
 
+class _Form(dict[str, str]):
+    """A form that may hold tokens, and does not show: error trackers print what the frames of an error hold."""
+
+    def __repr__(self) -> str:
+        return "<form for the token endpoint>"
+
+
 def build_client_credentials_request(
     *, resource: str | None = None, organization_id: str | None = None, scope: str | None = None
 ) -> dict[str, str]:
     """Return the form for a token of the client itself (RFC 6749 §4.4.2), with a resource (RFC 8707 §2.2)."""
-    return {"grant_type": "client_credentials", **_target(resource, organization_id, scope)}
+    return _Form(grant_type="client_credentials", **_target(resource, organization_id, scope))
 
 
 def build_exchange_request(
@@ -35,14 +42,14 @@ def build_exchange_request(
     actor_token: str | None = None,
 ) -> dict[str, str]:
     """Return the form that exchanges a token (RFC 8693 §2.1). `actor_token` is an access token of who acts."""
-    form = {
-        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-        "subject_token": subject_token,
-        "subject_token_type": str(subject_token_type),
+    form = _Form(
+        grant_type="urn:ietf:params:oauth:grant-type:token-exchange",
+        subject_token=subject_token,
+        subject_token_type=str(subject_token_type),
         **_target(resource, organization_id, scope),
-    }
+    )
     if actor_token is not None:
-        form |= {"actor_token": actor_token, "actor_token_type": _ACCESS_TOKEN}
+        form.update(actor_token=actor_token, actor_token_type=_ACCESS_TOKEN)
     return form
 
 
