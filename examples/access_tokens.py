@@ -1,4 +1,10 @@
-"""Call an API of yours in the user's name: a token for its resource, refreshed by itself, sent with httpx."""
+"""Call an API of yours in the user's name: a token for its resource, refreshed by itself, sent with httpx.
+
+    uvicorn access_tokens:app
+
+Write the address of an API that exists into `API`; in Logto's console it is an API resource with this indicator and the
+permission `read:items`. `calls_an_api.py` brings an API of its own.
+"""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

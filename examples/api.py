@@ -3,7 +3,8 @@
     LOGTO_ENDPOINT=https://<your-tenant>.logto.app uvicorn api:app
     curl http://localhost:8000/items -H "Authorization: Bearer $TOKEN"
 
-In Logto's console it is an API resource with this indicator and the permissions `read:items` and `write:items`.
+Without a Logto, `provider.py` takes its place and prints a token: LOGTO_ENDPOINT=http://localhost:3001. In Logto's
+console it is an API resource with this indicator and the permissions `read:items` and `write:items`.
 """
 
 from collections.abc import AsyncGenerator

@@ -1,5 +1,7 @@
 """The site of `python -m logto_asgi demo`, at your own Logto instead of the development provider.
 
+    uvicorn demo:app
+
 Set the `LOGTO_*` variables; with an API in `LOGTO_RESOURCES` its token page shows a token for it.
 """
 

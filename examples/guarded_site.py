@@ -1,4 +1,9 @@
-"""What is guarded by what: endpoints and routers by dependencies, files by a middleware, a WebSocket by either."""
+"""What is guarded by what: endpoints and routers by dependencies, files by a middleware, a WebSocket by either.
+
+    uvicorn guarded_site:app
+
+The pages of administrators need a user with the role `admin`, such as the development provider's Alice.
+"""
 
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """htmx: fragments are guarded like pages, and a refusal takes the whole page to sign-in and back.
 
+    uvicorn htmx:app
+
 Open it in two tabs, sign out in one and add a note in the other: the guard answers htmx with `HX-Redirect`. Deleting
 asks for a sign-in of the last five minutes in the same way. What a user may not do at all is a fragment that says so.
 """

@@ -1,5 +1,7 @@
 """Organizations: one app, many customers. Who belongs to which, and who may do what there.
 
+    uvicorn organizations:app
+
 The organization is part of the address, so switching is a link. Pages use the session; the endpoints below
 `/api` take the session or a bearer token, so that a phone can call them as well.
 

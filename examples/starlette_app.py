@@ -1,4 +1,7 @@
-"""Plain Starlette: a home page for everybody, a page for those who are signed in, and Starlette's own `@requires`."""
+"""Plain Starlette: a home page for everybody, a page for those who are signed in, and Starlette's own `@requires`.
+
+uvicorn starlette_app:app
+"""
 
 from starlette.applications import Starlette
 from starlette.authentication import requires
