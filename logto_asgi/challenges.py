@@ -14,10 +14,12 @@ from logto_asgi.errors import HTTPError, InsufficientScope, InvalidRequest, Inva
 from logto_asgi.requirements import Requirement
 from logto_asgi.visit import Visit
 
-__all__ = ["METADATA_ROUTE", "bearer_challenge", "session_challenge", "with_challenge"]
+__all__ = ["METADATA_ROUTE", "NO_BEARER", "bearer_challenge", "session_challenge", "with_challenge"]
 
 METADATA_ROUTE = "logto:protected-resource {}"
 """Name of the route that serves a resource's metadata (RFC 9728 §3); its indicator goes into the braces."""
+
+NO_BEARER = "This endpoint takes no bearer token."
 
 _metadata_urls: WeakKeyDictionary[Any, dict[str, str | None]] = WeakKeyDictionary()
 _NOT_IN_QUOTES = re.compile(r"[^ !#-\[\]-~]")
@@ -50,7 +52,7 @@ def bearer_challenge(error: HTTPError | None, visit: Visit, need: Requirement) -
 def session_challenge(scope: Mapping[str, Any], visit: Visit, need: Requirement, *, came_with_token: bool) -> str:
     """Return the challenge of a guard that takes sessions, for a caller who has none (RFC 9110 §11.6.1)."""
     if came_with_token:
-        return 'Bearer error="invalid_token", error_description="This endpoint takes no bearer token."'
+        return f'Bearer error="invalid_token", error_description="{NO_BEARER}"'
     cookie = f'Cookie realm="{visit.config.auth_url("sign-in")}"'
     return f"{bearer_challenge(None, visit, need)}, {cookie}" if need.bearer else cookie
 

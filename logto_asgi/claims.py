@@ -17,8 +17,12 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     StrictBool,
     ValidationError,
+    ValidationInfo,
     model_serializer,
+    model_validator,
 )
+
+from logto_asgi.errors import SetupError
 
 __all__ = [
     "AccessTokenClaims",
@@ -53,6 +57,9 @@ def organization_id_from_urn(urn: str) -> str:
     return urn.removeprefix(_ORGANIZATION_URN)
 
 
+_VERIFIED = object()
+"""Says to the validator that the claims come from a verified token, or from the issuer itself."""
+
 _BINDINGS = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
 
 
@@ -80,13 +87,24 @@ class _Claims(BaseModel):
     def parse(cls, raw: Mapping[str, Any]) -> Self:
         """Build from decoded JSON. Raise `ValueError` when a required claim is missing or of another type."""
         try:
-            return cls.model_validate(raw)
+            return cls.model_validate(raw, context=_VERIFIED)
         except ValidationError as error:
             wrong = {str(item["loc"][0]) for item in error.errors(include_input=False, include_url=False)}
         required = sorted(name for name in wrong if cls.model_fields[name].is_required())
         if required:
             raise ValueError("claims missing or of the wrong type: " + ", ".join(required))
-        return cls.model_validate({name: value for name, value in raw.items() if name not in wrong})
+        return cls.model_validate({name: value for name, value in raw.items() if name not in wrong}, context=_VERIFIED)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never_from_a_request(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse to be built from what somebody sent: a parameter of this type that lacks its guard would be."""
+        if info.context is _VERIFIED or isinstance(value, BaseModel):
+            return value
+        raise SetupError(
+            f"{cls.__name__} stands here without a guard and would believe what a caller sends. Write "
+            "Annotated[AccessTokenClaims, Depends(bearer_token)]; where they come from an issuer, parse(…)."
+        )
 
     def raw(self) -> dict[str, Any]:
         """Return the claims as JSON values, just those that were sent. Lists and objects are copies."""

@@ -9,7 +9,7 @@ from weakref import WeakSet
 from starlette.requests import HTTPConnection
 from starlette.routing import NoMatchFound
 
-from logto_asgi.challenges import session_challenge, with_challenge
+from logto_asgi.challenges import NO_BEARER, session_challenge, with_challenge
 from logto_asgi.claims import AccessTokenClaims
 from logto_asgi.errors import (
     CrossSiteRequest,
@@ -46,7 +46,7 @@ __all__ = [
 
 logger = logging.getLogger("logto_asgi")
 
-_NO_TOKEN = "Send an access token in the Authorization header."
+_NO_TOKEN = "Send an access token: `Authorization: Bearer …`."
 
 _apps_with_routes: WeakSet[Any] = WeakSet()
 
@@ -72,6 +72,8 @@ def enter(scope: Any, need: Requirement) -> tuple[LogtoUser, Visit, str | None]:
     """
     user, visit = visitor(scope)
     if need.bearer:
+        visit.varies_by_token = True
+        _check_resource_is_named(need, visit)
         token = _presented(scope, visit, need)
         if token is not None:
             return user, visit, token
@@ -84,6 +86,16 @@ def enter(scope: Any, need: Requirement) -> tuple[LogtoUser, Visit, str | None]:
     if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
         _check_origin(scope, visit)
     return user, visit, None
+
+
+def _check_resource_is_named(need: Requirement, visit: Visit) -> None:
+    """Tell the app's makers before somebody takes a 401 for proof that everything is set up."""
+    if need.resource is None and need.organization is None and visit.runtime.config.api_resource is None:
+        visit.prepare_errors()
+        raise SetupError(
+            "A guard takes bearer tokens and names no resource. Set LogtoConfig(api_resource=…) or LOGTO_API_RESOURCE, "
+            "or name it at the guard: resource=…"
+        )
 
 
 def passes_at_once(visit: Visit, token: str, need: Requirement, scope: Any) -> bool:
@@ -106,6 +118,7 @@ async def decide(user: LogtoUser, visit: Visit, token: str | None, need: Require
     Raises `InvalidToken`, `PermissionDenied`, `InsufficientScope`, `StepUpRequired`, `SessionEnded`, and what the
     issuer and the session store fail with.
     """
+    before = visit.bearer, visit.organizations
     if token is None:
         if is_due(visit, need.claims_max_age):
             await recheck(visit, need.claims_max_age)
@@ -117,8 +130,9 @@ async def decide(user: LogtoUser, visit: Visit, token: str | None, need: Require
         install(scope)
         try:
             await satisfies_predicate(need, user, HTTPConnection(scope))
-        except PermissionDenied as error:
-            if token is not None:
+        except BaseException as error:
+            visit.bearer, visit.organizations = before
+            if token is not None and isinstance(error, PermissionDenied):
                 with_challenge(error, visit, need)
             raise
 
@@ -126,6 +140,7 @@ async def decide(user: LogtoUser, visit: Visit, token: str | None, need: Require
 async def take_bearer(visit: Visit, need: Requirement) -> None:
     """Let a caller with a good bearer token be the user of this request; any other is nobody. Never raises."""
     try:
+        visit.varies_by_token = True
         token = presented_token(visit.scope)
         if token is not None:
             await _decide_bearer(visit, token, need, visit.scope)
@@ -141,7 +156,7 @@ async def _decide_session(user: LogtoUser, visit: Visit, need: Requirement, scop
         install(scope)
         raise _nobody(scope, visit, need)
     install(scope)
-    visit.organization_id = await decide_session(session, need, visit, user, scope)
+    visit.enter(await decide_session(session, need, visit, scope))
 
 
 async def _decide_bearer(visit: Visit, token: str, need: Requirement, scope: Any) -> None:
@@ -156,7 +171,7 @@ async def _decide_bearer(visit: Visit, token: str, need: Requirement, scope: Any
 def _take(visit: Visit, claims: AccessTokenClaims, need: Requirement, scope: Any) -> None:
     """Make a caller with these claims the user of the request, if they are what the guard asks."""
     try:
-        visit.organization_id = decide_bearer(claims, need, visit, scope)
+        visit.enter(decide_bearer(claims, need, visit, scope))
     except HTTPError as error:
         if isinstance(error, InvalidToken):
             visit.runtime.events.note("bearer.refused", reason=error.check)
@@ -187,7 +202,8 @@ def _nobody(scope: Any, visit: Visit, need: Requirement) -> HTTPError:
         _check_routes(visit)
     challenge = session_challenge(scope, visit, need, came_with_token=came_with_token)
     headers = {"WWW-Authenticate": challenge}
-    return SignInRequired("Sign in to see this.", redirect=redirect, max_age=need.max_age, headers=headers)
+    message = NO_BEARER if came_with_token else "Sign in to see this."
+    return SignInRequired(message, redirect=redirect, max_age=need.max_age, headers=headers)
 
 
 def is_due(visit: Visit, max_age: int | None) -> bool:
@@ -215,9 +231,14 @@ async def recheck(visit: Visit, max_age: int | None) -> None:
 
 
 def same_app(one: LogtoConfig, other: LogtoConfig) -> bool:
-    """Tell whether two configurations are of one app at one issuer: reading the environment twice is no mistake."""
+    """Tell whether two configurations are of one app at one issuer: reading the environment twice is no mistake.
+
+    What has no sign-in shares no cookie with anybody, and is an app of its own.
+    """
     if one is other:
         return True
+    if not (one.signs_in and other.signs_in):
+        return False
     return all(getattr(one, name) == getattr(other, name) for name in ("issuer", "app_id", "base_url", "auth_path"))
 
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, MutableMapping, Sequence
+from collections.abc import Awaitable, Iterable, MutableMapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from logto_asgi.credentials import Credentials
-from logto_asgi.errors import ConfigurationError, ConfigurationProblem, IssuerError, LogtoError
+from logto_asgi.errors import ConfigurationError, ConfigurationProblem, IssuerError, LogtoError, SetupError
 from logto_asgi.guards import same_app, take_bearer
 from logto_asgi.presented import BEARER_SUBPROTOCOL, brings_token, offers_bearer
 from logto_asgi.requirements import Way, requirement_of
-from logto_asgi.responses import install
+from logto_asgi.responses import answer_in_place, install
 from logto_asgi.runtime import Logto
 from logto_asgi.user import SCOPE_KEY, LogtoUser, visit_of
 from logto_asgi.visit import Visit
@@ -41,6 +41,15 @@ _ONE_OF_TWO = ConfigurationProblem(
     "LogtoMiddleware",
     "needs exactly one of config= and logto=, and store= goes with config=.",
     "Write app.add_middleware(LogtoMiddleware, config=config), or Logto(config, store=store) for logto=.",
+)
+_ALONE = ConfigurationProblem(
+    "accept",
+    'is "bearer" alone, and this app signs people in.',
+    'Write accept=("session", "bearer"), or make the configuration with LogtoConfig.without_sign_in(…).',
+)
+_TWO_SETTINGS = (
+    "Two LogtoMiddleware of one app are inside of each other with different settings, and guards could go by one only. "
+    "Give both the same LogtoConfig, or give an API that is mounted one of its own: LogtoConfig.without_sign_in(…)."
 )
 _NO_RESOURCE = ConfigurationProblem(
     "api_resource",
@@ -79,6 +88,8 @@ class LogtoMiddleware:
         need = requirement_of(accept=accept)
         if need.bearer and config.api_resource is None:
             raise ConfigurationError([_NO_RESOURCE])
+        if config.signs_in and not need.session:
+            raise ConfigurationError([_ALONE])
         self._bearer = need if need.bearer else None
         self._looks_ahead = self._bearer is not None
         self._looks_ahead |= self._prefetches or self.logto.sessions.remote or self._revalidate_every is not None
@@ -89,7 +100,7 @@ class LogtoMiddleware:
         if kind == "http" or kind == "websocket":
             outer = visit_of(scope)
             if outer is not None and same_app(outer.config, self.logto.config):
-                await self.app(scope, receive, send)
+                await self._inside_of(outer, scope, receive, send)
                 return
             visit = Visit(self.logto, scope, install)
             user = LogtoUser(visit)
@@ -107,6 +118,16 @@ class LogtoMiddleware:
             await self._lifespan(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    async def _inside_of(self, outer: Visit, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a connection that has its user from a middleware of the same app around this one."""
+        if not self.logto.config.same_settings(outer.config):
+            install(scope)
+            await answer_in_place(SetupError(_TWO_SETTINGS), scope, receive, send)
+            return
+        if self._bearer is not None and outer.bearer is None and brings_token(scope):
+            await take_bearer(outer, self._bearer)
+        await self.app(scope, receive, send)
 
     async def _look_ahead(self, visit: Visit, user: LogtoUser) -> None:
         if self._bearer is not None and brings_token(visit.scope):
@@ -191,6 +212,8 @@ def _sending_session(visit: Visit, send: Send) -> Send:
                 write_session(visit, message)
             else:
                 visit.headers_gone = True
+            if visit.varies_by_token:
+                message["headers"] = _varying_by(b"Authorization", message.get("headers", ()))
         return send(message)
 
     return send_with_session
@@ -213,20 +236,22 @@ def write_session(visit: Visit, message: Message) -> None:
             headers = [pair for pair in headers if not _is_for_caches(pair[0].lower())]
             headers.append((b"cache-control", b"private, no-store"))
             headers.extend((b"set-cookie", cookie.encode("latin-1")) for cookie in cookies)
-    message["headers"] = _varying_by_cookie(headers)
+    message["headers"] = _varying_by(b"Cookie", headers)
 
 
 def _is_for_caches(name: bytes) -> bool:
     return name.endswith(b"cache-control") or name in _NOT_FOR_SHARED_CACHES
 
 
-def _varying_by_cookie(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def _varying_by(field: bytes, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers with a field in `Vary` (RFC 9110 §12.5.5)."""
+    headers = list(headers)
     for name, value in headers:
         if name.lower() == b"vary":
-            fields = [field.strip() for field in value.lower().split(b",")]
-            if b"*" in fields or b"cookie" in fields:
+            named = [each.strip() for each in value.lower().split(b",")]
+            if b"*" in named or field.lower() in named:
                 return headers
-    headers.append((b"vary", b"Cookie"))
+    headers.append((b"vary", field))
     return headers
 
 

@@ -6,12 +6,12 @@ Knows callers by session and by bearer token; makes no response and reads no coo
 from __future__ import annotations
 
 import inspect
-import re
+import logging
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection
 
-from logto_asgi.claims import AccessTokenClaims, IdTokenClaims, organization_urn
+from logto_asgi.claims import AccessTokenClaims, IdTokenClaims, is_organization_id, organization_urn
 from logto_asgi.errors import InsufficientScope, InvalidToken, PermissionDenied, SetupError, StepUpRequired
 from logto_asgi.models import Session, UserScope
 from logto_asgi.requirements import (
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["decide_bearer", "decide_session", "satisfies_predicate"]
 
-_ORGANIZATION_ID = re.compile(r"[!-~]{1,256}", re.ASCII)
+logger = logging.getLogger("logto_asgi")
+
+_warned: set[tuple[str, str, str]] = set()
+"""Issuer, app and scope of each slip that was told."""
 
 
 # -- By bearer token ---------------------------------------------------------------------------------------------------
@@ -67,7 +70,8 @@ def _check_audience(claims: AccessTokenClaims, need: Requirement, config: LogtoC
     3. The guard names one: the token is for it, or for the resource in it.
     """
     if not claims.audiences:
-        if need.organization is not None or claims.client_id not in (need.clients or (config.app_id,)):
+        of_this_app = claims.client_id in (need.clients or (config.app_id,))
+        if need.organization is not None or claims.is_for_organization or not of_this_app:
             raise InvalidToken("The access token is not for this API.", check="aud")
         return None
     if need.organization is None:
@@ -91,18 +95,28 @@ def _check_resource(claims: AccessTokenClaims, resource: str | None) -> None:
             "or name it at the guard: resource=…"
         )
     if resource not in claims.audiences:
-        raise InvalidToken("The access token is for another API.", check="aud")
+        raise InvalidToken(
+            f"The access token is for another API. This one is {resource}, letter for letter.", check="aud"
+        )
 
 
 # -- By session --------------------------------------------------------------------------------------------------------
 
 
-async def decide_session(session: Session, need: Requirement, visit: Visit, user: LogtoUser, scope: Any) -> str | None:
+async def decide_session(session: Session, need: Requirement, visit: Visit, scope: Any) -> str | None:
     """Let a signed-in visitor pass, and return the organization that the guard names, if it names one.
 
     Raises `StepUpRequired`, `PermissionDenied`, `InsufficientScope`, and for a token that scopes are read from as
-    `LogtoUser.get_access_token`.
+    `LogtoUser.get_access_token`. Logs, once, what nobody can have because sign-in never asks for it.
     """
+    try:
+        return await _decide_session(session, need, visit, scope)
+    except PermissionDenied:
+        _warn_of_what_nobody_has(need, visit.config)
+        raise
+
+
+async def _decide_session(session: Session, need: Requirement, visit: Visit, scope: Any) -> str | None:
     claims = session.claims
     if need.max_age is not None:
         _check_auth_time(claims.auth_time, need.max_age, visit, redirect=need.redirect)
@@ -133,6 +147,23 @@ async def _granted(session: Session, need: Requirement, visit: Visit, organizati
         newest, token = await tokens.get(newest, resource=resource, organization_id=organization_id, force_refresh=True)
     visit.advance(newest)
     return frozenset(token.scopes)
+
+
+def _warn_of_what_nobody_has(need: Requirement, config: LogtoConfig) -> None:
+    """Tell the app's makers of a scope that a guard needs and sign-in does not ask for: Logto grants it to nobody."""
+    needed = [*need.all_scopes]
+    needed += [UserScope.ROLES] if need.roles else []
+    needed += [UserScope.ORGANIZATION_ROLES] if need.organization_roles else []
+    for name in needed:
+        slip = (config.issuer, config.app_id, str(name))
+        if config.is_logto and name not in config.scopes and slip not in _warned:
+            _warned.add(slip)
+            logger.warning(
+                "a guard asks for the scope %r, and sign-in does not, so nobody has it. Add it: "
+                "LogtoConfig(scopes=[%r]) or LOGTO_SCOPES, and sign in again",
+                slip[2],
+                slip[2],
+            )
 
 
 def _check_member(claims: IdTokenClaims, organization_id: str, config: LogtoConfig) -> None:
@@ -169,8 +200,10 @@ def _organization_of(organization: Organization, scope: Any, claims: AccessToken
         found = claims.organization if claims is not None else None
     else:
         parameter = organization_parameter(organization)
+        if parameter is None and organization in scope.get("path_params", {}):
+            raise SetupError(f'A guard says organization={organization!r}. Write organization="{{{organization}}}".')
         found = organization if parameter is None else _path_parameter(scope, parameter)
-    if not isinstance(found, str) or not _ORGANIZATION_ID.fullmatch(found):
+    if not isinstance(found, str) or not is_organization_id(found):
         raise PermissionDenied("The request names no organization.", missing=("organization",))
     return found
 
@@ -178,7 +211,11 @@ def _organization_of(organization: Organization, scope: Any, claims: AccessToken
 def _path_parameter(scope: Any, name: str) -> str:
     parameters = scope.get("path_params", {})
     if name not in parameters:
-        raise SetupError(f'A guard says organization="{{{name}}}", and the path has no parameter {name!r}.')
+        has = f"It has {', '.join(parameters)}" if parameters else "It has none"
+        raise SetupError(
+            f'A guard says organization="{{{name}}}", and the path has no parameter {name!r}. {has}: write it '
+            "into the path of the route, or name the route's own at the guard."
+        )
     return str(parameters[name])
 
 

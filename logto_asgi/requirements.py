@@ -109,7 +109,9 @@ class Requirement:
     """Whether anything is asked of a session beyond that there is one."""
 
     def with_scopes(self, scopes: Sequence[str]) -> Requirement:
-        """Return the requirement with these scopes needed too."""
+        """Return the requirement with these scopes needed too. Raise `SetupError` for one that was taken apart."""
+        if len(scopes) > 3 and all(len(scope) == 1 for scope in scopes):
+            raise SetupError(f'The scopes of Security are a list: Security(…, scopes=["{"".join(scopes)}"]).')
         return replace(self, and_scopes=tuple(dict.fromkeys([*self.and_scopes, *scopes])), asks_more=True)
 
     @property
@@ -142,17 +144,17 @@ def requirement_of(**options: Unpack[GuardOptions]) -> Requirement:
     need = Requirement(
         session="session" in ways,
         bearer="bearer" in ways,
-        redirect=options.get("redirect"),
+        redirect=_one_of(options.get("redirect"), (None, True, False), "redirect"),
         claims_max_age=_at_least(options.get("claims_max_age"), 1, "claims_max_age"),
-        resource=options.get("resource"),
+        resource=_resource(options.get("resource")),
         scopes=_names(options.get("scopes", ()), "scopes", are_scopes=True),
         roles=_names(options.get("roles", ()), "roles"),
         organization=_organization(options.get("organization"), ways),
         organization_roles=_names(options.get("organization_roles", ()), "organization_roles"),
         max_age=_at_least(options.get("max_age"), LEAST_MAX_AGE, "max_age"),
-        machines=options.get("machines", False),
+        machines=_one_of(options.get("machines", False), (True, False, "only"), "machines"),
         clients=_names(options.get("clients", ()), "clients"),
-        opaque=options.get("opaque", False),
+        opaque=_one_of(options.get("opaque", False), (True, False), "opaque"),
         predicate=options.get("predicate"),
     )
     _check_together(need)
@@ -185,6 +187,19 @@ def _names(given: Any, option: str, *, are_scopes: bool = False) -> tuple[str, .
     return names if isinstance(names, AnyOf) else tuple(dict.fromkeys(names))
 
 
+def _one_of(given: Any, values: tuple[Any, ...], option: str) -> Any:
+    """Return one of the values itself: a text such as "no" would count as yes."""
+    if not any(given is value or (given == value and isinstance(value, str)) for value in values):
+        raise SetupError(f"{option} is {' or '.join(map(repr, values))}.")
+    return given
+
+
+def _resource(given: Any) -> str | None:
+    if given is not None and (not isinstance(given, str) or not given.strip()):
+        raise SetupError("resource is the indicator of an API, such as https://api.example.com; leave it out for none.")
+    return given
+
+
 def _at_least(seconds: Any, least: int, option: str) -> int | None:
     if seconds is None:
         return None
@@ -213,8 +228,6 @@ def _organization(given: Any, ways: tuple[str, ...]) -> Organization | None:
 def _check_together(need: Requirement) -> None:
     if need.organization_roles and need.organization is None:
         raise SetupError('organization_roles needs organization=…, such as organization="{org_id}".')
-    if need.machines not in (False, True, "only"):
-        raise SetupError('machines is True, False or "only".')
     for_bearer = {"machines": need.machines, "clients": need.clients, "opaque": need.opaque}
     named = [name for name, value in for_bearer.items() if value]
     if named and not need.bearer:

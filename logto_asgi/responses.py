@@ -10,11 +10,13 @@ from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote
 
+from starlette._exception_handler import wrap_app_handling_exceptions
 from starlette._utils import is_async_callable
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketState
 
 from logto_asgi.errors import (
@@ -41,7 +43,7 @@ from logto_asgi.user import visit_of
 if TYPE_CHECKING:
     from logto_asgi.config import LogtoConfig
 
-__all__ = ["answer", "install", "is_prefetch", "page", "redirect", "refuse"]
+__all__ = ["answer", "answer_in_place", "install", "is_prefetch", "page", "redirect", "refuse"]
 
 logger = logging.getLogger("logto_asgi")
 
@@ -73,6 +75,24 @@ async def answer(connection: HTTPConnection, error: Exception) -> Response | Non
     if handler is not None and _asker(connection.scope) == "program" and getattr(error, "redirect", None) is not True:
         return await _handled(handler, connection, error)
     return refuse(connection.scope, error)
+
+
+async def answer_in_place(error: HTTPError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer as the app around would, by its own handlers if it has some, without raising up to it.
+
+    Between here and there may be the error page of an app that is mounted, which would make a 500 of it.
+    """
+    connection = Request(scope, receive, send) if scope["type"] == "http" else WebSocket(scope, receive, send)
+    if "starlette.exception_handlers" in scope:
+
+        async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+            raise error
+
+        await wrap_app_handling_exceptions(refuse, connection)(scope, receive, send)
+        return
+    response = await answer(connection, error)
+    if response is not None:
+        await response(scope, receive, send)
 
 
 def _log(scope: Mapping[str, Any], error: HTTPError) -> None:

@@ -85,8 +85,15 @@ class LogtoUser(BaseUser):
 
     @property
     def organization_id(self) -> str | None:
-        """The organization that a guard with `organization=` let the caller into."""
-        return self._visit.organization_id
+        """The organization that a guard with `organization=` let the caller into, or None.
+
+        Raises `SetupError` where guards let the caller into several: read those from the path.
+        """
+        entered = self._visit.organizations
+        if len(entered) > 1:
+            self._visit.prepare_errors()
+            raise SetupError("Guards named several organizations here. Read them from the path's parameters.")
+        return entered[0] if entered else None
 
     @property
     def bearer(self) -> AccessTokenClaims | None:

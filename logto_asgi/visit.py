@@ -41,8 +41,10 @@ class Visit:
     headers_gone = False
     bearer: AccessTokenClaims | None = None
     """What a guard found the caller's bearer token to say."""
-    organization_id: str | None = None
-    """The organization that a guard let the caller into."""
+    organizations: tuple[str, ...] = ()
+    """The organizations that guards let the caller into: one as a rule."""
+    varies_by_token = False
+    """Whether a guard asked for a bearer token: the response varies by it then."""
 
     def __init__(
         self,
@@ -135,6 +137,11 @@ class Visit:
             loaded = self.loaded = self.runtime.sessions.load(self.scope["headers"])
         loaded.session = self.session = session
         self.asked = True
+
+    def enter(self, organization_id: str | None) -> None:
+        """Note the organization that a guard let the caller into; a guard that names none changes nothing."""
+        if organization_id is not None and organization_id not in self.organizations:
+            self.organizations = (*self.organizations, organization_id)
 
     def forget(self) -> None:
         """Go on as nobody; the response will delete the cookie."""

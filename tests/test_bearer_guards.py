@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from httpx import ASGITransport, AsyncClient
 
 from logto_asgi import (
@@ -17,11 +18,15 @@ from logto_asgi import (
     LogtoConfig,
     LogtoMiddleware,
     LogtoUser,
+    PermissionDenied,
+    SetupError,
     auth_routes,
     organization_urn,
 )
 from logto_asgi.fastapi import access_token, bearer_token, require_auth
+from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.testing import Visitor, issuer_client
+from logto_asgi.visit import Visit
 from tests.api_site import API, BOTH, OTHER_API, Api, make_api
 
 RESOURCE = {"resource": API}
@@ -373,9 +378,12 @@ async def test_token_on_behalf_of_the_caller() -> None:
     api = make_api(build, resources=[OTHER_API])
     app_client = api.provider._core.clients["app"]
     api.provider.add_client(type(app_client)("app", app_client.app_secret, token_exchange=True))
-    answer = await api.get("/", api.token())
+    token = api.token()
+    answer = await api.get("/", token)
     assert answer.status_code == 200, answer.text
-    assert answer.json().count(".") == 2
+    claims = read_unverified_claims(answer.json())
+    assert claims is not None
+    assert (claims["sub"], claims["aud"], claims["client_id"]) == ("alice", OTHER_API, "app")
 
 
 # -- Session or bearer -------------------------------------------------------------------------------------------------
@@ -393,6 +401,7 @@ async def test_bearer_header_decides_alone() -> None:
         session_only = await visitor.get("/session", headers=_bearer(api.token("bob")))
         assert session_only.status_code == 401
         assert "takes no bearer token" in session_only.headers["www-authenticate"]
+        assert session_only.json()["detail"] == "This endpoint takes no bearer token."
 
 
 async def test_unsafe_method_by_cookie_is_checked_and_by_token_is_not() -> None:
@@ -450,6 +459,15 @@ async def test_opaque_token_is_for_no_organization(api: Api) -> None:
     assert (await api.get("/opaque-org", token)).status_code == 401
 
 
+async def test_opaque_token_of_an_organization_opens_no_guard_that_names_none() -> None:
+    """An issuer may say so at introspection, without an audience."""
+    api = make_api()
+    token = api.provider.opaque_access_token("alice", client_id="app")
+    active = {"active": True, "client_id": "app", "sub": "alice", "token_type": "Bearer", "organization_id": "harbour"}
+    api.provider.fail_next("introspection", 200, body=active)
+    assert (await api.get("/opaque", token)).status_code == 401
+
+
 async def test_opaque_token_that_was_accepted_opens_no_guard_that_takes_none(api: Api) -> None:
     """That it is remembered makes it no JWT."""
     token = api.provider.opaque_access_token("alice", client_id="app")
@@ -470,12 +488,134 @@ def _only(*guards: Any) -> Any:
     return build
 
 
-async def test_guard_without_any_resource_is_a_mistake_of_the_app() -> None:
-    """Nobody passes where no audience is named: a token for whatever API would do."""
+@pytest.mark.parametrize("with_token", [True, False])
+async def test_guard_without_any_resource_is_a_mistake_of_the_app(with_token: bool) -> None:
+    """Nobody passes where no audience is named; it shows at the first request, whatever that brings."""
     api = make_api(_only(bearer_token), api_resource=None)
-    response = await api.get("/", api.token())
+    response = await api.get("/", api.token() if with_token else None)
     assert response.status_code == 500
     assert "LOGTO_API_RESOURCE" in response.json()["detail"]
+
+
+async def test_answers_to_callers_vary_by_their_token() -> None:
+    """A shared cache that an app lets keep an answer hands it to nobody else."""
+
+    def build(logto: Logto) -> FastAPI:
+        app = FastAPI()
+        app.add_middleware(LogtoMiddleware, logto=logto)
+
+        @app.get("/", dependencies=[Depends(require_auth(accept=BOTH))])
+        async def endpoint(response: Response) -> str:
+            response.headers["Cache-Control"] = "public, max-age=60"
+            response.headers["Vary"] = "Accept"
+            return "in"
+
+        return app
+
+    api = make_api(build)
+    answer = await api.get("/", api.token())
+    assert answer.headers.get_list("vary") == ["Accept", "Authorization"]
+
+
+async def test_caller_whom_a_predicate_refused_is_nobody() -> None:
+    """An app that catches the refusal and goes on has no user of that request."""
+    seen: list[bool] = []
+
+    def build(logto: Logto) -> FastAPI:
+        app = FastAPI()
+        app.add_middleware(LogtoMiddleware, logto=logto)
+
+        @app.exception_handler(PermissionDenied)
+        async def anonymous(request: Request, error: PermissionDenied) -> PlainTextResponse:
+            seen.append(request.state.user.is_authenticated)
+            return PlainTextResponse("as nobody")
+
+        guard = require_auth(accept="bearer", predicate=lambda user, connection: False)
+        app.get("/", dependencies=[Depends(guard)])(lambda: "in")
+        return app
+
+    api = make_api(build)
+    token = api.token()
+    for _ in range(2):
+        assert (await api.get("/", token)).text == "as nobody"
+    assert seen == [False, False]
+
+
+async def test_guard_that_names_no_organization_forgets_none() -> None:
+    """A router's guard names it, the endpoint's asks for more: the endpoint still learns which."""
+
+    def build(logto: Logto) -> FastAPI:
+        app = FastAPI()
+        app.add_middleware(LogtoMiddleware, logto=logto)
+        inner = require_auth(accept="bearer", organization="{org_id}", predicate=lambda user, connection: True)
+        router = APIRouter(dependencies=[Depends(require_auth(accept="bearer", organization="{org_id}"))])
+
+        @router.get("/{org_id}")
+        async def endpoint(user: LogtoUser = Depends(inner)) -> str | None:
+            return user.organization_id
+
+        @app.get("/{src}/{dst}")
+        async def two(
+            one: LogtoUser = Depends(require_auth(accept="bearer", organization="{src}")),
+            other: LogtoUser = Depends(require_auth(accept="bearer", organization="*")),
+        ) -> str | None:
+            return other.organization_id
+
+        app.include_router(router)
+        return app
+
+    api = make_api(build)
+    token = api.token(**ORGANIZATION)
+    assert (await api.get("/harbour", token)).json() == "harbour"
+    assert (await api.get("/harbour/x", token)).json() == "harbour"
+
+
+async def test_user_of_two_organizations_is_of_none(api: Api) -> None:
+    """Which of them is meant, only the endpoint knows."""
+    visit = Visit(api.logto, {"type": "http", "method": "GET", "headers": []})
+    visit.enter("a")
+    visit.enter(None)
+    assert LogtoUser(visit).organization_id == "a"
+    visit.enter("b")
+    with pytest.raises(SetupError, match="several organizations"):
+        LogtoUser(visit).organization_id  # noqa: B018
+
+
+async def test_organization_without_its_braces_is_a_mistake_of_the_app() -> None:
+    """Everybody would be refused, and nobody would know why."""
+
+    def build(logto: Logto) -> FastAPI:
+        app = FastAPI()
+        app.add_middleware(LogtoMiddleware, logto=logto)
+        guard = require_auth(accept="bearer", organization="org_id")
+        app.get("/{org_id}", dependencies=[Depends(guard)])(lambda org_id: "in")
+        return app
+
+    api = make_api(build)
+    response = await api.get("/harbour", api.token(**ORGANIZATION))
+    assert response.status_code == 500
+    assert 'organization="{org_id}"' in response.json()["detail"]
+
+
+@pytest.mark.parametrize("query", [b"access_token=\xff", b"\xff&access_token", b"a=1&access_token=x"])
+async def test_query_that_is_no_text_is_refused_all_the_same(api: Api, query: bytes) -> None:
+    """Some servers hand over whatever came."""
+    response = await _raw(api, query, [(b"authorization", b"Bearer " + api.token().encode())])
+    assert response == 400
+
+
+async def _raw(api: Api, query: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    sent: list[Any] = []
+    scope = {"type": "http", "method": "GET", "path": "/me", "query_string": query, "headers": headers}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await api.app(scope, receive, send)
+    return int(sent[0]["status"])
 
 
 async def test_several_guards_must_all_be_satisfied() -> None:
@@ -484,6 +624,52 @@ async def test_several_guards_must_all_be_satisfied() -> None:
     assert (await api.get("/", api.token(scopes=["a"]))).status_code == 403
     assert (await api.get("/", api.token(scopes=["b"]))).status_code == 403
     assert (await api.get("/", api.token(scopes=["a", "b"]))).status_code == 200
+
+
+# -- One app in another ------------------------------------------------------------------------------------------------
+
+
+async def test_mounted_api_is_guarded_by_its_own_settings() -> None:
+    """Two APIs on one host are two, also one in the other: each takes the tokens for itself."""
+    made = make_api(_only(bearer_token))
+    shop, admin = (
+        Logto(
+            LogtoConfig.without_sign_in(endpoint=made.provider.endpoint, api_resource=f"https://a.example/{name}"),
+            http_client=issuer_client(made.provider),
+            clock=made.clock,
+        )
+        for name in ("shop", "admin")
+    )
+    outer = FastAPI()
+    outer.add_middleware(LogtoMiddleware, logto=shop)
+    outer.get("/", dependencies=[Depends(bearer_token)])(lambda: "shop")
+    outer.mount("/admin", _only(bearer_token)(admin))
+    client = AsyncClient(transport=ASGITransport(outer), base_url="https://a.example")
+    of_shop, of_admin = (_bearer(made.token(resource=f"https://a.example/{name}")) for name in ("shop", "admin"))
+    assert (await client.get("/", headers=of_shop)).status_code == 200
+    assert (await client.get("/", headers=of_admin)).status_code == 401
+    assert (await client.get("/admin/", headers=of_admin)).status_code == 200
+    assert (await client.get("/admin/", headers=of_shop)).status_code == 401
+
+
+async def test_one_app_in_itself_with_other_settings_is_a_mistake() -> None:
+    """A session has one set of rules."""
+    made = make_api(_only(require_auth))
+    config = made.logto.config
+    settings = {
+        name: getattr(config, name) for name in ("endpoint", "app_id", "app_secret", "base_url", "api_resource")
+    }
+    secret = config.cookie_secrets[0]
+    same = LogtoConfig(**settings, cookie_secret=secret)
+    other = LogtoConfig(**settings, cookie_secret=secret, trusted_origins=["https://partner.example"])
+    for inner, status in ((same, 401), (other, 500)):
+        outer = FastAPI()
+        outer.add_middleware(LogtoMiddleware, logto=made.logto)
+        outer.mount("/in", _only(require_auth(redirect=False))(Logto(inner)))
+        client = AsyncClient(transport=ASGITransport(outer), base_url=config.base_url)
+        response = await client.get("/in/")
+        assert response.status_code == status, response.text
+    assert "different settings" in response.json()["detail"]
 
 
 async def test_api_without_sign_in() -> None:

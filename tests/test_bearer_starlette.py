@@ -141,6 +141,17 @@ async def test_middleware_needs_the_name_of_the_api() -> None:
         make_api(starlette_app, api_resource=None).app.build_middleware_stack()
 
 
+async def test_middleware_of_an_app_with_sign_in_takes_no_tokens_alone() -> None:
+    """Its sessions would be users all the same."""
+    with pytest.raises(ConfigurationError, match="without_sign_in"):
+        make_api(lambda logto: starlette_app(logto, accept="bearer")).app.build_middleware_stack()
+
+
+async def test_answer_to_a_caller_varies_by_token(api: Api) -> None:
+    """Whether the app looked or not: the middleware did."""
+    assert "Authorization" in (await api.get("/", api.token())).headers.get_list("vary")
+
+
 async def test_guards_of_routes_and_mounts(api: Api) -> None:
     """`RequireAuthMiddleware` takes the options of `require_auth`."""
     assert (await api.get("/guarded", api.token())).json()["code"] == "insufficient_scope"

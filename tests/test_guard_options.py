@@ -33,6 +33,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "opaque-by-session": ({"opaque": True}, "about bearer tokens"),
     "machines-only-with-sessions": ({"machines": "only", "accept": ("session", "bearer")}, "leaves nobody"),
     "machines-of-another-kind": ({"machines": "yes", "accept": "bearer"}, "machines is"),
+    "resource-that-is-empty": ({"resource": ""}, "resource is the indicator"),
+    "resource-that-is-no-text": ({"resource": 5}, "resource is the indicator"),
+    "opaque-that-is-a-text": ({"opaque": "no", "accept": "bearer"}, "opaque is True or False"),
+    "redirect-that-is-a-text": ({"redirect": "no"}, "redirect is None or True or False"),
+    "machines-that-is-a-number": ({"machines": 1, "accept": "bearer"}, "machines is True or False or 'only'"),
     "predicate-that-is-no-function": ({"predicate": "is_admin"}, "predicate is a function"),
 }
 
@@ -72,10 +77,25 @@ def test_one_of_and_all_of_the_same_names_are_two_guards() -> None:
     assert repr(any_of("a", "b")) == "any_of('a', 'b')"
 
 
-def test_bearer_token_and_user_info_keep_their_way() -> None:
-    """`accept=` cannot turn them into something else."""
-    assert bearer_token(accept="session").__wrapped__.need.session is False  # type: ignore[union-attr]
-    assert user_info(accept="bearer").__wrapped__.need.bearer is False  # type: ignore[union-attr]
+@pytest.mark.parametrize(
+    ("guard", "options"),
+    [
+        (bearer_token, {"accept": "session"}),
+        (bearer_token, {"redirect": True}),
+        (bearer_token, {"claims_max_age": 60}),
+        (user_info, {"accept": "bearer"}),
+    ],
+)
+def test_option_that_would_say_nothing_is_refused(guard: Any, options: dict[str, Any]) -> None:
+    """`bearer_token` and `user_info` have one way in, and nothing is accepted only to be ignored."""
+    with pytest.raises(SetupError, match=f"takes no {next(iter(options))}="):
+        guard(**options)
+
+
+def test_scopes_of_security_as_one_text_are_refused() -> None:
+    """FastAPI makes a list of its letters, and nobody would ever have those."""
+    with pytest.raises(SetupError, match=r'scopes=\["read:items"\]'):
+        requirement_of().with_scopes([*"read:items"])
 
 
 @pytest.mark.parametrize(

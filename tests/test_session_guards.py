@@ -162,6 +162,15 @@ async def test_organizations_that_sign_in_never_asked_for(visit: Any) -> None:
     assert "UserScope.ORGANIZATIONS" in response.json()["detail"]
 
 
+async def test_scope_that_sign_in_never_asks_for_is_told_to_the_makers(visit: Any, caplog: Any) -> None:
+    """Nobody can have it, and the visitor's answer cannot say so."""
+    _, visitor = await visit("alice", scopes=[], app_id="forgetful")
+    for path in ("/read", "/read", "/role"):
+        assert (await visitor.get(path)).status_code == 403
+    told = [record.getMessage() for record in caplog.records if "nobody has it" in record.getMessage()]
+    assert [text.split("'")[1] for text in told] == ["read:items", "roles"]
+
+
 # -- Step-up -----------------------------------------------------------------------------------------------------------
 
 

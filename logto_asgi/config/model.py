@@ -130,6 +130,10 @@ class LogtoConfig:
         """Return the absolute URL of a route of ours, such as `sign-out`."""
         return f"{self.base_url}{self.auth_path}/{name}"
 
+    def same_settings(self, other: LogtoConfig) -> bool:
+        """Tell whether two configurations say the same: reading the environment twice is no mistake."""
+        return self is other or all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
     def _settle(self, values: Mapping[str, Any], *, signs_in: bool = True) -> None:
         """Keep the values, with what follows from them."""
         values = {**_resolve(values), "signs_in": signs_in}

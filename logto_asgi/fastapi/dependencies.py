@@ -3,7 +3,7 @@
 Annotations are real objects here: FastAPI reads the signatures of the guards.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from operator import attrgetter
 from typing import Annotated, Any, cast
@@ -13,9 +13,9 @@ from fastapi.encoders import ENCODERS_BY_TYPE
 from starlette.requests import HTTPConnection
 
 from logto_asgi.claims import AccessTokenClaims, UserInfo
-from logto_asgi.fastapi.guard import Configurable, Entrance, Guard, MadeByCall
+from logto_asgi.fastapi.guard import BearerConfigurable, Configurable, Entrance, Guard, MadeByCall
 from logto_asgi.guards import visitor
-from logto_asgi.requirements import GuardOptions, Requirement, requirement_of
+from logto_asgi.requirements import Requirement, Way, requirement_of
 from logto_asgi.user import LogtoUser
 
 __all__ = [
@@ -84,10 +84,10 @@ user_info: Configurable[UserInfo] = Configurable(
 
     Takes the options of `require_auth`, and raises as `LogtoUser.fetch_user_info`. By session only.
     """,
-    accept="session",
+    only="session",
 )
 
-bearer_token: Configurable[AccessTokenClaims] = Configurable(
+bearer_token: BearerConfigurable[AccessTokenClaims] = BearerConfigurable(
     _bearer_token,
     "bearer_token",
     """Dependency: the verified claims of the caller's access token (RFC 9068 §4), as `Depends(bearer_token)` or called.
@@ -96,7 +96,7 @@ bearer_token: Configurable[AccessTokenClaims] = Configurable(
     `api_resource`, or for `organization`; and a user's, unless `machines=` says otherwise. Answers by RFC 6750 §3: 401
     without an error where no token came, `invalid_token`, `insufficient_scope` with the scopes.
     """,
-    accept="bearer",
+    only="bearer",
 )
 
 
@@ -113,15 +113,16 @@ def access_token(
     organization_id: str | None = None,
     *,
     redirect: bool | None = None,
-    accept: str | tuple[str, ...] = "session",
+    accept: Way | Sequence[Way] = "session",
 ) -> Entrance[str]:
-    """Return a dependency: an access token for an API resource, refreshed when it is about to expire.
+    """Return a dependency: an access token to call an API with, refreshed when it is about to expire.
 
     Guards as `require_auth` does, then raises as `LogtoUser.get_access_token`. Without `resource` the token is good
-    for the issuer's userinfo only. A caller with a bearer token, where `accept` lets one in, has it exchanged.
+    for the issuer's userinfo only. A caller with a bearer token for the configuration's `api_resource`, where `accept`
+    lets one in, has it exchanged. To ask more of the caller, write `Depends(require_auth(…))` and
+    `await user.get_access_token(…)`.
     """
-    options = cast("GuardOptions", {"redirect": redirect, "accept": accept})
-    return _access_token(resource, organization_id, requirement_of(**options))
+    return _access_token(resource, organization_id, requirement_of(redirect=redirect, accept=accept))
 
 
 @cache
@@ -136,9 +137,10 @@ def organization_token(
     organization_id: Annotated[str, MadeByCall("Depends(organization_token(id))")],
     *,
     redirect: bool | None = None,
+    accept: Way | Sequence[Way] = "session",
 ) -> Entrance[str]:
     """Return a dependency: a token for an organization itself. Guards and raises as `access_token`."""
-    return _organization_token(organization_id, requirement_of(redirect=redirect))
+    return _organization_token(organization_id, requirement_of(redirect=redirect, accept=accept))
 
 
 CurrentUser = Annotated[LogtoUser, Depends(current_user)]

@@ -12,11 +12,11 @@ from starlette.requests import HTTPConnection
 from logto_asgi.errors import SetupError
 from logto_asgi.fastapi.schemes import GuardScheme
 from logto_asgi.guards import decide, enter, is_due, passes_at_once, recheck
-from logto_asgi.requirements import GuardOptions, Requirement, requirement_of
+from logto_asgi.requirements import BearerOptions, GuardOptions, Requirement, Way, requirement_of
 from logto_asgi.user import LogtoUser
 from logto_asgi.visit import Visit
 
-__all__ = ["Configurable", "Entrance", "Guard", "MadeByCall"]
+__all__ = ["BearerConfigurable", "Configurable", "Entrance", "Guard", "MadeByCall"]
 
 T = TypeVar("T")
 
@@ -107,22 +107,38 @@ class Entrance(Generic[T]):
         """Refuse to be a default value, which FastAPI copies for each request: `user=require_auth` asks nobody."""
         self._refuse()
 
+    @property
+    def dependency(self) -> NoReturn:
+        """Refuse to stand in for `Depends(…)`, as in `dependencies=[require_auth]`."""
+        self._refuse()
+
     def _refuse(self) -> NoReturn:
         raise SetupError(
             f"{self.__name__} stands here without Depends and would let everyone in. Write Depends(…) around it."
         )
 
 
+_NEVER: dict[Way | None, frozenset[str]] = {
+    None: frozenset(),
+    "session": frozenset({"accept"}),
+    "bearer": frozenset({"accept", "redirect", "claims_max_age"}),
+}
+"""Options that say nothing where there is one way in."""
+
+
 class Configurable(Entrance[T]):
     """An entrance that can be used bare, or called with options for another one.
 
-    `make` returns the entrance of a requirement, the same one for an equal one.
+    `make` returns the entrance of a requirement, the same one for an equal one; `only` names the one way in that it
+    is about, if so.
     """
 
-    def __init__(self, make: Callable[[Requirement], Entrance[T]], name: str, doc: str | None, **always: Any) -> None:
-        super().__init__(make(requirement_of(**always)).__wrapped__, name, doc)
+    def __init__(
+        self, make: Callable[[Requirement], Entrance[T]], name: str, doc: str | None, *, only: Way | None = None
+    ) -> None:
+        super().__init__(make(requirement_of(accept=only or "session")).__wrapped__, name, doc)
         self._make = make
-        self._always = always
+        self._only = only
 
     @overload
     def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Coroutine[Any, Any, T]: ...
@@ -138,6 +154,22 @@ class Configurable(Entrance[T]):
         if (connection is None) is not (security_scopes is None):
             raise TypeError(f"FastAPI calls {self.__name__}: write Depends({self.__name__}), and options by name.")
         if connection is None or security_scopes is None:
-            need = requirement_of(**{**options, **self._always})
+            for name in _NEVER[self._only] & options.keys():
+                raise SetupError(f"{self.__name__} takes no {name}=…; require_auth does.")
+            if self._only is not None:
+                options["accept"] = self._only
+            need = requirement_of(**options)
             return self if need == self.__wrapped__.need else self._make(need)
         return self.__wrapped__.enter(connection, security_scopes)
+
+
+class BearerConfigurable(Configurable[T]):
+    """A configurable entrance for callers with a bearer token. To type checkers it takes `BearerOptions`."""
+
+    @overload  # type: ignore[override]
+    def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def __call__(self, **options: Unpack[BearerOptions]) -> Entrance[T]: ...
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Do as every configurable entrance does."""
+        return super().__call__(*args, **options)
