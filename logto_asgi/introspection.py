@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from logto_asgi.claims import AccessTokenClaims
-from logto_asgi.errors import InvalidToken, SetupError, VerificationError
+from logto_asgi.errors import InvalidToken, IssuerUnavailable, SetupError, VerificationError
 from logto_asgi.flights import Flights
 from logto_asgi.oidc.access_tokens import read_introspected_claims
 from logto_asgi.oidc.transport import within
@@ -31,11 +31,14 @@ MOST_CALLS = 16
 REFUSED_FOR = 10
 """Seconds for which a refusal is remembered at most."""
 MOST_REFUSED = 4_096
+UNREACHABLE_FOR = 2
+"""Seconds for which nobody is asked after no connection came about."""
 
 _Refusal = tuple[str, str]
 """The check that failed, and what to say of it."""
 
 _INACTIVE = "The access token has expired, was revoked, or is not one of this issuer's."
+_UNREACHABLE = "The issuer cannot be reached, and so cannot be asked about opaque tokens. Try again in a moment."
 
 
 class Introspection:
@@ -56,6 +59,7 @@ class Introspection:
         self._gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         lifetime = min(REFUSED_FOR, config.introspection_cache)
         self._refused: ShortMemory[bytes, _Refusal] = ShortMemory(lifetime=lifetime, limit=MOST_REFUSED, clock=clock)
+        self._unreachable: ShortMemory[str, bool] = ShortMemory(lifetime=UNREACHABLE_FOR, limit=1, clock=clock)
 
     async def claims(self, token: str, key: bytes) -> AccessTokenClaims:
         """Return what the issuer says of a token, known as `key`. Takes `http_timeout` seconds at most, line included.
@@ -66,6 +70,8 @@ class Introspection:
         self._check_setup()
         verdict: AccessTokenClaims | _Refusal | None = self._refused.get(key)
         if verdict is None:
+            if self._unreachable.get(self._config.issuer):
+                raise IssuerUnavailable(_UNREACHABLE, unreachable=True)
             verdict = await self._flights.join(key, partial(self._ask, token, key))
         if isinstance(verdict, AccessTokenClaims):
             return verdict
@@ -95,7 +101,12 @@ class Introspection:
     async def _in_line(self, token: str) -> dict[str, Any] | None:
         gate = self._gates.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MOST_CALLS))
         async with gate:
-            return await self._client().introspect(token)
+            try:
+                return await self._client().introspect(token)
+            except IssuerUnavailable as error:
+                if error.unreachable:
+                    self._unreachable.put(self._config.issuer, True)
+                raise
 
     def _read(self, answer: dict[str, Any] | None) -> AccessTokenClaims | _Refusal:
         """Return the claims, or why there are none: a value, because one error must not be raised for many callers."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from logto_asgi.bearer import BearerTokens
-from logto_asgi.claims import AccessTokenClaims, IdTokenClaims
+from logto_asgi.claims import AccessTokenClaims, IdTokenClaims, UserInfo
 from logto_asgi.errors import InvalidToken, IssuerUnavailable, VerificationError
 from logto_asgi.events import Events
 from logto_asgi.models import TokenSet
@@ -516,6 +516,15 @@ async def test_what_raw_returns_is_a_copy(issuer: CallersIssuer) -> None:
     raw["act"]["sub"] = "admin"
     raw["amr"]["x"].append("mfa")
     assert (claims.raw()["o"], claims.actor, claims.raw()["amr"]) == ({"rights": ["read"]}, "bob", {"x": []})
+
+
+@pytest.mark.parametrize("updated_at", [1_700_000_000, 1_700_000_000_123], ids=["seconds", "milliseconds"])
+async def test_times_of_other_issuers_stay_as_they_came(updated_at: int, issuer: CallersIssuer) -> None:
+    """Logto says milliseconds and OpenID Connect seconds (§5.1): nobody guesses, and nothing is converted."""
+    claims = await issuer.bearer.verify(issuer.token(updated_at=updated_at))
+    assert (claims.updated_at, claims.raw()["updated_at"]) == (updated_at, updated_at)
+    info = UserInfo.parse({"sub": "user-1", "updated_at": updated_at})
+    assert (info.updated_at, info.model_dump()) == (updated_at, {"sub": "user-1", "updated_at": updated_at})
 
 
 async def test_tokens_of_the_development_provider(make_site: MakeSite) -> None:

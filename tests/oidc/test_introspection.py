@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
+import httpx
 import pytest
 
 from logto_asgi.errors import InvalidToken, IssuerRefused, IssuerResponseInvalid, IssuerUnavailable, SetupError
@@ -275,6 +276,37 @@ async def test_what_the_issuer_does_not_answer_is_no_refusal_of_the_token(
     assert SECRET not in repr(caught.value) + caplog.text
     del issuer.answers[INTROSPECTION]
     assert (await ask(issuer, issuer.opaque())).sub == "user-1"
+
+
+class Unplugged(CallersIssuer):
+    """An issuer that no connection reaches once it is unplugged."""
+
+    unplugged = False
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        answer = await super()._answer(request)
+        if self.unplugged:
+            raise httpx.ConnectError("no route", request=request)
+        return answer
+
+
+async def test_an_issuer_out_of_reach_is_left_alone_for_two_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    """Strangers' tokens do not each make a connection and a line in the log; what was true stays known."""
+    issuer = Unplugged()
+    known = issuer.opaque("known")
+    await ask(issuer, known)
+    issuer.unplugged = True
+    for number in range(5):
+        with pytest.raises(IssuerUnavailable) as caught:
+            await ask(issuer, f"token-{number}")
+        assert (caught.value.unreachable, caught.value.__context__) == (True, None)
+        assert (await ask(issuer, known)).sub == "user-1"
+        issuer.now += 1
+    assert issuer.calls[INTROSPECTION] == 1 + 3
+    assert len(caplog.records) == 3
+    issuer.now += 2
+    issuer.unplugged = False
+    assert (await ask(issuer, issuer.opaque("token-1"))).sub == "user-1"
 
 
 async def test_opaque_tokens_need_no_keys(issuer: CallersIssuer) -> None:
