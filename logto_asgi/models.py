@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any, Final
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, SchemaSerializer, core_schema
 
 from logto_asgi.claims import IdTokenClaims
 
@@ -103,25 +107,75 @@ class TokenSet:
     id_token: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
 class AccessToken:
-    """An access token that a session keeps, and what it is for. The token never shows in a repr."""
+    """An access token, and what it is for. The token shows neither in a repr nor in an endpoint's answer.
 
-    value: str = field(repr=False)
-    expires_at: int
-    """Seconds since 1970."""
-    scopes: tuple[str, ...] = ()
-    resource: str | None = None
-    organization_id: str | None = None
-    issued_at: int = 0
-    """Seconds since 1970."""
-    used_at: int = 0
-    """Seconds since 1970; the least recently used are left out of a cookie that grows too large."""
+    No dataclass: FastAPI answers with all fields of one. `dict(token)` and every answer are what may be seen of it; an
+    endpoint that hands the token out says so: `return token.value`. Times are in seconds since 1970.
+    """
+
+    __slots__ = ("expires_at", "issued_at", "organization_id", "resource", "scopes", "used_at", "value")
+
+    def __init__(
+        self,
+        value: str,
+        expires_at: int,
+        scopes: tuple[str, ...] = (),
+        resource: str | None = None,
+        organization_id: str | None = None,
+        issued_at: int = 0,
+        used_at: int = 0,
+    ) -> None:
+        self.value: Final = value
+        self.expires_at: Final = expires_at
+        self.scopes: Final = scopes
+        self.resource: Final = resource
+        self.organization_id: Final = organization_id
+        self.issued_at: Final = issued_at
+        self.used_at: Final = used_at
+        """The least recently used are left out of a cookie that grows too large."""
 
     @property
     def key(self) -> tuple[str | None, str | None]:
         """What the token is for: resource and organization."""
         return self.resource, self.organization_id
+
+    def used(self, now: int) -> AccessToken:
+        """Return the same token as one that was used just now."""
+        return AccessToken(*self._values()[:-1], now)
+
+    def keys(self) -> tuple[str, ...]:
+        """Name what may be seen of it, so that `dict(token)` is just that."""
+        return ("expires_at", "scopes", "resource", "organization_id")
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.keys():
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AccessToken) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        return f"AccessToken({', '.join(f'{name}={self[name]!r}' for name in self.keys())})"
+
+    def _values(self) -> tuple[str, int, tuple[str, ...], str | None, str | None, int, int]:
+        what = self.value, self.expires_at, self.scopes, self.resource, self.organization_id
+        return *what, self.issued_at, self.used_at
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.is_instance_schema(cls, serialization=_WITHOUT_VALUE)
+
+
+_WITHOUT_VALUE = core_schema.plain_serializer_function_ser_schema(
+    dict, return_schema=core_schema.dict_schema(core_schema.str_schema())
+)
+# What `-> Any` in FastAPI, and a field of type `Any`, ask the value itself for.
+AccessToken.__pydantic_serializer__ = SchemaSerializer(core_schema.any_schema(serialization=_WITHOUT_VALUE))  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import gc
 import hashlib
 import pprint
 import threading
+import traceback
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -15,13 +16,17 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from pydantic import TypeAdapter
 
 from logto_asgi import (
     AccessToken,
     AccessTokenMismatch,
     AccessTokenRefused,
     HTTPError,
+    InvalidToken,
     IssuerRefused,
+    IssuerResponseInvalid,
     IssuerUnavailable,
     Logto,
     LogtoConfig,
@@ -256,6 +261,169 @@ async def test_kept_token_is_used_to_its_end_in_an_outage(robot: Robot, caplog: 
         await robot.token()
     assert robot.asked() == 4
     assert await robot.token() != token
+
+
+AILMENTS = {
+    "away": (httpx.Response(502), "issuer_unavailable"),
+    "maintenance": (httpx.Response(200, text="<html>back soon"), "issuer_response_invalid"),
+    "redirect": (httpx.Response(302, headers={"Location": "/soon"}), "issuer_response_invalid"),
+    "not-found": (httpx.Response(404), "issuer_refused"),
+    "wrong-secret": (httpx.Response(401, json={"error": "invalid_client"}), "issuer_refused"),
+    "its-own-error": (httpx.Response(400, json={"error": "server_error"}), "issuer_refused"),
+}
+
+
+@pytest.mark.parametrize(("answer", "code"), AILMENTS.values(), ids=AILMENTS)
+async def test_valid_token_is_used_whatever_ails_the_issuer(robot: Robot, answer: httpx.Response, code: str) -> None:
+    """The issuer is asked once in a while, not at each call; who wants a new token, or has none, hears what it is."""
+    token = await robot.token()
+    robot.clock.move(LIFETIME - MARGIN)
+    robot.answer_next(answer)
+    assert [await robot.token() for _ in range(3)] == [token] * 3
+    robot.clock.move(4)
+    assert (await robot.token(), robot.asked()) == (token, 2)
+    robot.answer_next(answer)
+    with pytest.raises(HTTPError) as caught:
+        await robot.token(force_refresh=True)
+    assert (caught.value.code, robot.asked()) == (code, 3)
+    robot.clock.move(MARGIN)
+    robot.answer_next(answer)
+    with pytest.raises(HTTPError) as caught:
+        await robot.token()
+    assert caught.value.code == code
+
+
+async def test_answer_out_of_order_is_remembered(robot: Robot) -> None:
+    """Also where there is no token yet: a loop without a pause asks once in ten seconds."""
+    robot.answer_next(httpx.Response(200, text="<html>back soon"))
+    for _ in range(3):
+        with pytest.raises(IssuerResponseInvalid):
+            await robot.token()
+    assert robot.asked() == 1
+    robot.clock.move(10)
+    assert await robot.token()
+
+
+async def test_nobody_waits_long_who_has_a_valid_token(robot: Robot) -> None:
+    """The issuer hangs: after a moment the kept token is used, and the request goes on for the next one who asks."""
+    kept = KeptTokens(robot.logto.config, robot.clock, patience=0.01)
+    fetched = [AccessToken("first", 1_800_003_600, issued_at=1_800_000_000), AccessToken("second", 1_800_007_200)]
+    gate = asyncio.Event()
+    gate.set()
+
+    async def fetch() -> AccessToken:
+        await gate.wait()
+        return fetched.pop(0)
+
+    wish = Wish(target_of(API, None, ()), fetch, False, None)
+    assert (await kept.get(wish)).value == "first"
+    robot.clock.move(LIFETIME - MARGIN)
+    gate.clear()
+    async with asyncio.timeout(10):
+        assert [(await kept.get(wish)).value for _ in range(3)] == ["first"] * 3
+    assert kept.waiting() == 1
+    gate.set()
+    await kept.drain(5)
+    assert (await kept.get(wish)).value == "second"
+
+
+async def test_nobody_is_given_a_token_that_expired_while_waiting(robot: Robot) -> None:
+    """Patience ends after the token did: the issuer is away."""
+    kept = KeptTokens(robot.logto.config, robot.clock, patience=0.01)
+    gate = asyncio.Event()
+    gate.set()
+
+    async def fetch() -> AccessToken:
+        if not gate.is_set():
+            robot.clock.move(MARGIN)
+        await gate.wait()
+        return AccessToken("first", 1_800_003_600, issued_at=1_800_000_000)
+
+    wish = Wish(target_of(API, None, ()), fetch, False, None)
+    await kept.get(wish)
+    robot.clock.move(LIFETIME - MARGIN)
+    gate.clear()
+    with pytest.raises(IssuerUnavailable):
+        await kept.get(wish)
+    await kept.drain(0)
+
+
+async def test_life_that_no_token_has_is_no_reason_to_fail(robot: Robot) -> None:
+    """`min_ttl` beyond what tokens live asks for as much as there is: in an outage that is a valid token."""
+    token = await robot.token()
+    robot.clock.move(1_000)
+    robot.answer_next(httpx.Response(502))
+    assert await robot.token(min_ttl=10 * LIFETIME) == token
+
+
+async def test_refusal_of_a_person_is_no_ailment(robot: Robot) -> None:
+    """A membership that has ended is told at once, although a kept token would live some seconds more."""
+    await robot.logto.get_client_credentials_token(API, ORGANIZATION)
+    robot.clock.move(LIFETIME - MARGIN)
+    robot.answer_next(refused("access_denied", 403))
+    for _ in range(2):
+        with pytest.raises(AccessTokenRefused):
+            await robot.logto.get_client_credentials_token(API, ORGANIZATION)
+    assert robot.asked() == 2
+
+
+@pytest.mark.parametrize("error", ["invalid_target", "server_is_down"])
+async def test_each_caller_has_an_error_of_its_own(robot: Robot, error: str) -> None:
+    """Its traceback is of one request, and its headers may be changed for one answer."""
+    robot.answer_next(refused(error) if error == "invalid_target" else httpx.Response(502))
+    failures = await asyncio.gather(*(robot.token() for _ in range(20)), return_exceptions=True)
+    assert (robot.asked(), len({id(each) for each in failures})) == (1, 20)
+    told = {(type(each), str(each), getattr(each, "error", None)) for each in failures}
+    assert len(told) == 1
+    headers = [each.headers for each in failures if isinstance(each, HTTPError) and each.headers is not None]
+    assert len({id(each) for each in headers}) == len(headers) == (0 if error == "invalid_target" else 20)
+    assert all(each.__context__ is None and each.__cause__ is None for each in map(checked, failures))
+
+
+def checked(failure: object) -> BaseException:
+    assert isinstance(failure, BaseException)
+    return failure
+
+
+@pytest.mark.parametrize("way", ["own", "exchange", "on-behalf"])
+async def test_calls_stand_in_line(robot: Robot, way: str) -> None:
+    """Strangers may decide how many tokens are wanted: sixteen calls of a kind are under way, the others wait."""
+    gate = asyncio.Event()
+    under_way = most = 0
+
+    async def counted(request: httpx.Request, forward: Forward) -> httpx.Response:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await gate.wait()
+        under_way -= 1
+        return refused("invalid_grant")
+
+    for _ in range(40):
+        robot.network.step_in("/token", counted)
+    ways: dict[str, Callable[[int], Any]] = {
+        "own": lambda number: robot.logto.get_client_credentials_token(API, f"org-{number}"),
+        "exchange": lambda number: robot.logto.exchange_token(f"t{number}", SubjectTokenType.ACCESS_TOKEN),
+        "on-behalf": lambda number: on_behalf(robot, "caller", organization_id=f"org-{number}"),
+    }
+    calls = [asyncio.create_task(ways[way](number)) for number in range(40)]
+    await until(lambda: under_way >= 16)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert most == 16
+    gate.set()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert (most, robot.asked()) == (16, 40)
+
+
+async def test_line_and_call_have_one_deadline(make_robot: MakeRobot) -> None:
+    """Who waits in line for a call that hangs hears of it in time, and nothing is sent for them."""
+    robot = make_robot(http_timeout=1)
+    for _ in range(20):
+        robot.network.step_in("/token", held(asyncio.Event()))
+    calls = [robot.logto.get_client_credentials_token(API, f"org-{number}") for number in range(20)]
+    failures = await asyncio.gather(*calls, return_exceptions=True)
+    assert ({type(each) for each in failures}, robot.asked()) == ({IssuerUnavailable}, 16)
 
 
 @pytest.mark.parametrize("options", [{"force_refresh": True}, {"min_ttl": MARGIN}])
@@ -620,6 +788,81 @@ async def test_no_secret_shows(robot: Robot) -> None:
     assert not [value for value in values if value in shown]
 
 
+async def test_token_does_not_leave_by_mistake() -> None:
+    """An endpoint that returns the object answers with what may be seen of it, however it is annotated."""
+    token, app = AccessToken("the-value", 1_800_000_000, ("read:items",), API), FastAPI()
+
+    @app.get("/bare")
+    async def bare():  # type: ignore[no-untyped-def]
+        return token
+
+    @app.get("/declared")
+    async def declared() -> AccessToken:
+        return token
+
+    @app.get("/any")
+    async def anything() -> Any:
+        return token
+
+    @app.get("/nested")
+    async def nested():  # type: ignore[no-untyped-def]
+        return {"tokens": [token]}
+
+    seen = {"expires_at": 1_800_000_000, "scopes": ["read:items"], "resource": API, "organization_id": None}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        answers = [(await client.get(path)).json() for path in ("/bare", "/declared", "/any", "/nested")]
+        assert (await client.get("/openapi.json")).status_code == 200
+    assert answers == [seen, seen, seen, {"tokens": [seen]}]
+    assert "the-value" not in f"{token!r} {dict(token)} {TypeAdapter(AccessToken).dump_json(token)!r}"
+    with pytest.raises(KeyError):
+        token["value"]
+
+
+FAILURES = {
+    "refused": refused("invalid_grant"),
+    "of-the-app": refused("invalid_client", 401),
+    "away": httpx.Response(502),
+    "no-json": httpx.Response(200, text="<html>"),
+    "no-bearer": httpx.Response(200, json={"access_token": "at-of-the-answer", "token_type": "x"}),
+    "something-else": httpx.Response(200, json={"access_token": "at-of-the-answer", "token_type": "Bearer"}),
+}
+
+
+@pytest.mark.parametrize("answer", FAILURES.values(), ids=FAILURES)
+async def test_frames_of_an_error_show_no_token(robot: Robot, answer: httpx.Response) -> None:
+    """Error trackers print the locals of frames: none of ours holds a caller's token, an actor's or the secret."""
+    caller = robot.provider.mint_access_token("alice", resource=OTHER_API)
+    actor = robot.provider.opaque_access_token("bob", client_id="robot")
+    ways: list[Callable[[], Any]] = [
+        lambda: on_behalf(robot, caller),
+        lambda: robot.logto.exchange_token(caller, SubjectTokenType.ACCESS_TOKEN, resource=API, actor_token=actor),
+        robot.token,
+    ]
+    for way in ways:
+        robot.answer_next(answer)
+        with pytest.raises(HTTPError) as caught:
+            await way()
+        seen = frames_of(caught.value)
+        assert "kept_tokens.py" in seen or "client_tokens.py" in seen
+        assert [text for text in (caller, actor, SECRET, "at-of-the-answer") if text in seen] == []
+
+
+async def test_form_with_tokens_does_not_show(robot: Robot) -> None:
+    """Where an error comes out of the client itself, its frames hold the form."""
+    robot.answer_next(refused("invalid_grant"))
+    with pytest.raises(IssuerRefused) as caught:
+        await robot.logto.client().exchange_token("the-caller-s", SubjectTokenType.ACCESS_TOKEN)
+    shown = [line for line in frames_of(caught.value).splitlines() if "the-caller-s" in line]
+    assert [line.partition("=")[0].strip() for line in shown] == ["subject_token"]
+
+
+def frames_of(error: BaseException) -> str:
+    """Return the frames of the library in a traceback, with their locals, as an error tracker has them."""
+    trace = traceback.TracebackException.from_exception(error, capture_locals=True)
+    trace.stack[:] = [frame for frame in trace.stack if "logto_asgi" in frame.filename]
+    return "".join(trace.format())
+
+
 # -- Loops, threads and the end ----------------------------------------------------------------------------------------
 
 
@@ -673,6 +916,54 @@ async def test_closing_waits_for_what_is_under_way(robot: Robot) -> None:
     async with asyncio.timeout(10):
         await closing
     assert (bool(await caller), robot.logto.client_tokens._own.waiting()) == (True, 0)
+
+
+async def test_closing_waits_for_what_is_begun_meanwhile(robot: Robot) -> None:
+    """A job that asks for its next token as soon as it has one leaves nothing behind, and opens no second client."""
+    gate = asyncio.Event()
+    robot.network.step_in("/token", held(gate))
+
+    async def job() -> None:
+        await robot.token()
+        await robot.logto.get_client_credentials_token(API, ORGANIZATION)
+
+    caller = asyncio.create_task(job())
+    await until(robot.asked)
+    closing = asyncio.create_task(robot.logto.aclose())
+    await asyncio.sleep(0)
+    gate.set()
+    await closing
+    assert (robot.logto.client_tokens._own.waiting(), len(robot.logto._clients), robot.asked()) == (0, 0, 2)
+    await caller
+
+
+async def test_closing_waits_for_introspection(robot: Robot) -> None:
+    """A caller's token that is being asked about is answered before the client closes."""
+    gate = asyncio.Event()
+    path = "/token/introspection"
+    robot.network.step_in(path, held(gate))
+    caller = asyncio.create_task(robot.logto.bearer.verify("opaque-token", opaque=True))
+    await until(lambda: robot.network.forms[path])
+    closing = asyncio.create_task(robot.logto.aclose())
+    assert await asyncio.wait([closing], timeout=0.05) == (set(), {closing})
+    gate.set()
+    async with asyncio.timeout(10):
+        await closing
+    with pytest.raises(InvalidToken):
+        await caller
+    assert len(robot.logto._clients) == 0
+
+
+async def test_caller_of_a_stopped_request_hears_of_its_own_end(robot: Robot) -> None:
+    """A caller that is cancelled while its request is stopped is cancelled, and no error takes its place."""
+    robot.network.step_in("/token", held(asyncio.Event()))
+    caller = asyncio.create_task(robot.token())
+    await until(robot.asked)
+    draining = asyncio.create_task(robot.logto.client_tokens.drain(0))
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await draining
 
 
 async def test_what_does_not_end_is_stopped(robot: Robot) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import httpx
 import httpx2
@@ -30,7 +30,7 @@ from logto_asgi.oidc.peek import read_unverified_claims
 from logto_asgi.testing import Client, Clock, DevelopmentProvider, issuer_client
 from logto_asgi.visit import Visit
 from tests.conftest import API, OTHER_API, MakeSite, Site
-from tests.network import behind
+from tests.network import Network, behind
 
 SECRET = "of-the-robot-4b1f0c9e7d"
 ORIGIN = "https://shopping.example.com"
@@ -83,7 +83,9 @@ class Robot:
 async def robot() -> AsyncIterator[Robot]:
     """Return a machine that may read items of the API."""
     clock = Clock(1_800_000_000.0)
-    client = Client("robot", SECRET, machine=True, permissions={API: ["read:items"]})
+    client = Client(
+        "robot", SECRET, machine=True, permissions={API: ["read:items"]}, organizations={"harbour": ["read:items"]}
+    )
     provider = DevelopmentProvider(clock=clock, clients=[client], resources={API: ["read:items"]})
     config = LogtoConfig.without_sign_in(endpoint=provider.endpoint, app_id="robot", app_secret=SECRET)
     async with issuer_client(provider) as http_client, Logto(config, http_client=http_client, clock=clock) as logto:
@@ -147,28 +149,177 @@ async def test_organization_s_token_is_attached(make_site: MakeSite, api: Api) -
 
 
 @LIBRARIES
+async def test_organization_s_token_of_a_machine_is_attached(robot: Robot, api: Api, library: Any) -> None:
+    """With `organization_id` it is the token for the resource within that organization, for a machine too."""
+    async with api.client(library) as client:
+        await client.get(f"{API}/items", auth=ClientCredentialsAuth(robot.logto, API, "harbour"))
+    claims = says(api.tokens[0])
+    assert (claims["aud"], claims["organization_id"], claims["sub"]) == (API, "harbour", "robot")
+
+
+def says(header: object) -> dict[str, Any]:
+    """Return what the token in a header says."""
+    return read_unverified_claims(str(header).removeprefix("Bearer ")) or {}
+
+
+class Shop:
+    """An API that calls another one in its callers' names, and what went to the issuer."""
+
+    def __init__(self, api: Api, library: Any) -> None:
+        resources = {API: ["read:items"], OTHER_API: ["read:stock", "write:stock"]}
+        client = Client("shop", SECRET, token_exchange=True)
+        self.clock = Clock(1_800_000_000.0)
+        self.provider = DevelopmentProvider(clock=self.clock, clients=[client], resources=resources)
+        self.network = Network(self.provider)
+        config = LogtoConfig.without_sign_in(
+            endpoint=self.provider.endpoint,
+            app_id="shop",
+            app_secret=SECRET,
+            api_resource=API,
+            scopes=["read:stock", "write:stock"],
+        )
+        self.logto = Logto(config, http_client=httpx.AsyncClient(transport=self.network), clock=self.clock)
+        self.app = FastAPI()
+        self.app.add_middleware(LogtoMiddleware, logto=self.logto)
+        self.options: dict[str, Any] = {}
+        anybody = require_auth(accept="bearer", machines=True)
+        self.app.get("/stock")(self._stock(api, library, anybody))
+        self.app.get("/any-organization")(self._stock(api, library, require_auth(accept="bearer", organization="*")))
+
+    def _stock(self, api: Api, library: Any, guard: Any) -> Any:
+        async def stock(user: LogtoUser = Depends(guard)) -> int:
+            async with api.client(library) as client:
+                answer = await client.get(f"{OTHER_API}/items", auth=LogtoUserAuth(user, OTHER_API, **self.options))
+            return int(answer.status_code)
+
+        return stock
+
+    def token(self, sub: str = "alice", **options: Any) -> str:
+        return self.provider.mint_access_token(sub, **{"resource": API, "client_id": "phone", **options})
+
+    async def get(self, token: str, path: str = "/stock") -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost") as phone:
+            return await phone.get(path, headers={"Authorization": bearer(token)})
+
+    def forms(self) -> list[dict[str, str]]:
+        return self.network.forms["/token"]
+
+
+@LIBRARIES
 async def test_caller_s_token_is_exchanged_and_never_passed_on(api: Api, library: Any) -> None:
     """A caller with a bearer token is acted for: the next API gets a token for it, of the same user (RFC 8693)."""
-    resources = {API: ["read:items"], OTHER_API: ["read:stock"]}
-    provider = DevelopmentProvider(clients=[Client("shop", SECRET, token_exchange=True)], resources=resources)
-    config = LogtoConfig.without_sign_in(
-        endpoint=provider.endpoint, app_id="shop", app_secret=SECRET, api_resource=API, scopes=["read:stock"]
-    )
-    app = FastAPI()
-    app.add_middleware(LogtoMiddleware, logto=Logto(config, http_client=issuer_client(provider)))
+    shop = Shop(api, library)
+    caller = shop.token()
+    answers = [await shop.get(caller) for _ in range(3)]
+    claims = says(api.tokens[0])
+    assert ([answer.json() for answer in answers], len(set(api.tokens))) == ([200] * 3, 1)
+    assert bearer(caller) not in api.tokens
+    assert [claims[name] for name in ("sub", "aud", "client_id")] == ["alice", OTHER_API, "shop"]
+    assert claims["scope"].split() == ["read:stock", "write:stock"]
+    assert len(shop.forms()) == 1
 
-    @app.get("/stock")
-    async def stock(user: Annotated[LogtoUser, Depends(require_auth(accept="bearer"))]) -> int:
-        async with api.client(library) as client:
-            answer = await client.get(f"{OTHER_API}/items", auth=LogtoUserAuth(user, OTHER_API))
-        return int(answer.status_code)
 
-    caller = bearer(provider.mint_access_token("alice", resource=API, client_id="phone"))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8000") as phone:
-        answers = [await phone.get("/stock", headers={"Authorization": caller}) for _ in range(3)]
-    claims = read_unverified_claims(str(api.tokens[0]).removeprefix("Bearer ")) or {}
-    assert ([answer.json() for answer in answers], len(set(api.tokens)), caller in api.tokens) == ([200] * 3, 1, False)
-    assert [claims[name] for name in ("sub", "aud", "client_id", "scope")] == ["alice", OTHER_API, "shop", "read:stock"]
+@LIBRARIES
+async def test_exchange_may_ask_for_less(api: Api, library: Any) -> None:
+    """`scopes` limits what the other API lets the app do in the caller's name; none at all is possible too."""
+    shop = Shop(api, library)
+    for scopes in (["read:stock"], []):
+        shop.options = {"scopes": scopes}
+        await shop.get(shop.token())
+    assert [form.get("scope") for form in shop.forms()] == ["read:stock", None]
+    assert says(api.tokens[0])["scope"] == "read:stock"
+
+
+async def test_session_has_no_choice_of_scopes(site: Site, api: Api) -> None:
+    """A limit that would not hold is refused; anybody who is signed in has what sign-in asked for."""
+    user = await user_of(site)
+    async with api.client(httpx) as client:
+        with pytest.raises(SetupError, match="scopes="):
+            await client.get(f"{API}/items", auth=LogtoUserAuth(user, API, scopes=["read:items"]))
+    assert api.requests == []
+
+
+async def test_exchange_names_the_organization(api: Api) -> None:
+    """With `organization_id` the caller is acted for in that organization."""
+    shop = Shop(api, httpx)
+    shop.options = {"organization_id": "harbour"}
+    assert (await shop.get(shop.token())).json() == 200
+    assert [form["organization_id"] for form in shop.forms()] == ["harbour"]
+    assert says(api.tokens[0])["organization_id"] == "harbour"
+
+
+@pytest.mark.parametrize("of_resource", [True, False], ids=["api-in-it", "itself"])
+@pytest.mark.parametrize("asked", [None, "harbour"])
+async def test_exchange_stays_in_the_caller_s_organization(api: Api, asked: str | None, of_resource: bool) -> None:
+    """A token for one organization opens nothing else on the way out either, whether the app names it or not."""
+    shop = Shop(api, httpx)
+    shop.options = {"organization_id": asked}
+    if of_resource:
+        shop.app.get("/in-it")(shop._stock(api, httpx, require_auth(accept="bearer", organization="*", resource=API)))
+    token = shop.token(resource=API if of_resource else None, organization_id="harbour")
+    answer = await shop.get(token, "/in-it" if of_resource else "/any-organization")
+    assert (answer.status_code, says(api.tokens[0]).get("organization_id")) == (200, "harbour")
+
+
+async def test_exchange_for_another_organization_is_refused(api: Api) -> None:
+    """The user may be a member there; this token is not for it. The issuer is not asked."""
+    shop = Shop(api, httpx)
+    shop.options = {"organization_id": "lighthouse"}
+    answer = await shop.get(shop.token(resource=None, organization_id="harbour"), "/any-organization")
+    assert (answer.status_code, answer.json()["code"], shop.forms()) == (403, "access_token_refused", [])
+    assert "another organization" in answer.json()["detail"]
+
+
+async def test_machine_s_token_is_not_exchanged(api: Api) -> None:
+    """It stands for no user: said before Logto is asked."""
+    shop = Shop(api, httpx)
+    answer = await shop.get(shop.token("robot", client_id="robot"))
+    assert (answer.status_code, shop.forms(), "stands for no user" in answer.json()["detail"]) == (403, [], True)
+
+
+@LIBRARIES
+async def test_refused_token_of_a_caller_is_exchanged_anew(api: Api, library: Any) -> None:
+    """After a 401 there is a second exchange, and the other API sees another token."""
+    shop = Shop(api, library)
+    caller = shop.token()
+    await shop.get(caller)
+    shop.clock.move(10)
+    api.answers = [(401, {})]
+    assert (await shop.get(caller)).json() == 200
+    assert (len(shop.forms()), api.tokens[0] == api.tokens[1], len(set(api.tokens))) == (2, True, 2)
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(299, 1), (300, 2)])
+async def test_exchanged_token_is_kept_no_longer_than_the_caller_s(api: Api, seconds: int, asked: int) -> None:
+    """Its end is the one that was verified or, for an opaque token, told by introspection."""
+    shop = Shop(api, httpx)
+    opaque = require_auth(accept="bearer", opaque=True, clients=["phone"])
+    shop.app.get("/opaque")(shop._stock(api, httpx, opaque))
+    told = {"active": True, "token_type": "Bearer", "sub": "alice", "client_id": "phone"}
+
+    async def introspection(request: httpx.Request, forward: Any) -> httpx.Response:
+        return httpx.Response(200, json={**told, "iat": 1_800_000_000, "exp": 1_800_000_300})
+
+    async def exchanged(request: httpx.Request, forward: Any) -> httpx.Response:
+        token = shop.provider.mint_access_token("alice", resource=OTHER_API)
+        return httpx.Response(200, json={"access_token": token, "token_type": "Bearer", "expires_in": 3600})
+
+    for _ in range(2):
+        shop.network.step_in("/token/introspection", introspection)
+        shop.network.step_in("/token", exchanged)
+    assert (await shop.get("opaque-token", "/opaque")).json() == 200
+    shop.clock.move(seconds)
+    assert (await shop.get("opaque-token", "/opaque")).status_code in (200, 401)
+    assert len(shop.forms()) == asked
+
+
+async def test_errors_of_an_exchange_are_answered_in_our_way(api: Api) -> None:
+    """Without a guard of ours in between too: the form of the answer is the library's."""
+    shop = Shop(api, httpx)
+    shop.provider.add_client(Client("shop", SECRET))
+    answer = await shop.get(shop.token())
+    assert (answer.status_code, answer.json()["code"]) == (502, "issuer_refused")
+    assert OTHER_API not in answer.text
 
 
 async def test_nobody_s_request_is_not_sent(site: Site, api: Api) -> None:
@@ -315,6 +466,26 @@ async def test_redirect_to_another_origin_goes_without_the_token(
 
 
 @LIBRARIES
+@pytest.mark.parametrize(
+    ("place", "goes_along"),
+    [
+        ("https://stock.internal/items", True),
+        ("https://stock.internal:8443/items", False),
+        ("https://stock.example/items", False),
+    ],
+)
+async def test_redirect_to_encryption_keeps_the_token(
+    robot: Robot, api: Api, library: Any, place: str, goes_along: bool
+) -> None:
+    """The libraries' one exception, as documented: from http to https of the same host, on their usual ports."""
+    api.answers = [(307, {"Location": place})]
+    auth = ClientCredentialsAuth(robot.logto, API, origins=["http://stock.internal"])
+    async with api.client(library, follow_redirects=True, auth=auth) as client:
+        await client.get("http://stock.internal/items")
+    assert [token is not None for token in api.tokens] == [True, goes_along]
+
+
+@LIBRARIES
 async def test_redirect_within_the_origin_keeps_the_token(robot: Robot, api: Api, library: Any) -> None:
     """As for a slash at the end of a path; a 401 after it is answered with a new token."""
     await robot.logto.get_client_credentials_token(API)
@@ -455,15 +626,85 @@ async def test_opaque_token_is_not_renewed_per_call_either(robot: Robot, api: Ap
     assert api.tokens[:3] == [bearer("opaque-0"), bearer("opaque-1"), bearer("opaque-1")]
 
 
+@LIBRARIES
+@pytest.mark.parametrize("count", [10, 50])
+async def test_many_refusals_of_one_token_need_one_new_token(robot: Robot, api: Api, library: Any, count: int) -> None:
+    """At once or one after the other, whichever comes back first: the issuer is asked for one more."""
+    old = await robot.logto.get_client_credentials_token(API)
+    robot.clock.move(10)
+    turns = iter(range(count))
+
+    async def answer(request: Any) -> Any:
+        for _ in range(3 * next(turns, 0)):
+            await asyncio.sleep(0)
+        return library.Response(401 if request.headers["authorization"] == bearer(old) else 200)
+
+    client = library.AsyncClient(transport=library.MockTransport(answer))
+    async with client:
+        auth = ClientCredentialsAuth(robot.logto, API)
+        answers = await asyncio.gather(*(client.get(f"{API}/items", auth=auth) for _ in range(count)))
+    assert ({answer.status_code for answer in answers}, robot.asked()) == ({200}, 2)
+
+
+async def test_many_refusals_of_a_user_s_token_need_one_refresh(site: Site, api: Api) -> None:
+    """A page that asks ten APIs at once refreshes once when all of them refuse."""
+    user = await user_of(site)
+    await user.get_access_token(API)
+    site.clock.move(10)
+    api.answers = [(401, {})] * 10
+    async with api.client(httpx) as client:
+        auth = LogtoUserAuth(user, API)
+        answers = await asyncio.gather(*(client.get(f"{API}/items", auth=auth) for _ in range(10)))
+    assert ({answer.status_code for answer in answers}, site.refreshes()) == ({200}, 2)
+
+
 async def test_token_that_somebody_else_renewed_is_used(robot: Robot, api: Api) -> None:
-    """Ten requests with the same refused token need one new token, whichever comes back first."""
+    """A request that went out with an old token, and comes back late, takes the new one that is kept."""
     await robot.logto.get_client_credentials_token(API)
     robot.clock.move(10)
-    api.answers = [(401, {})] * 10
+    renewed: list[str] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if not renewed:
+            renewed.append(await robot.logto.get_client_credentials_token(API, force_refresh=True))
+            return httpx.Response(401)
+        return httpx.Response(200 if request.headers["authorization"] == bearer(renewed[0]) else 401)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        reply = await client.get(f"{API}/items", auth=ClientCredentialsAuth(robot.logto, API))
+    assert (reply.status_code, robot.asked()) == (200, 2)
+
+
+async def test_refused_token_is_not_sent_a_second_time(robot: Robot, api: Api) -> None:
+    """An issuer that repeats its token, as some do while it is valid, has no better one: the 401 is the caller's."""
+    token = await robot.logto.get_client_credentials_token(API)
+    robot.clock.move(10)
+
+    def issuer(request: httpx.Request) -> httpx.Response:
+        issuer = robot.provider.issuer
+        if request.method == "GET":
+            endpoints = {f"{name}_endpoint": f"{issuer}/{name}" for name in ("authorization", "token")}
+            rest = {"jwks_uri": f"{issuer}/jwks", "id_token_signing_alg_values_supported": ["ES384"]}
+            return httpx.Response(200, json={"issuer": issuer, **endpoints, **rest})
+        return httpx.Response(200, json={"access_token": token, "token_type": "Bearer", "expires_in": 3600})
+
+    api.always = 401
+    async with httpx.AsyncClient(transport=httpx.MockTransport(issuer)) as http_client:
+        logto = Logto(robot.logto.config, http_client=http_client, clock=robot.clock)
+        async with api.client(httpx, auth=ClientCredentialsAuth(logto, API)) as client:
+            assert (await client.get(f"{API}/items")).status_code == 401
+    assert len(api.requests) == 1
+
+
+@pytest.mark.parametrize(("ahead", "asked"), [(9, 1), (10, 2)])
+async def test_issuer_whose_clock_is_ahead(robot: Robot, api: Api, ahead: int, asked: int) -> None:
+    """A token of the next few seconds is new; one of the far future says nothing, and is renewed."""
+    await robot.logto.get_client_credentials_token(API)
+    robot.clock.move(-ahead)
+    api.always = 401
     async with api.client(httpx, auth=ClientCredentialsAuth(robot.logto, API)) as client:
-        answers = await asyncio.gather(*(client.get(f"{API}/items") for _ in range(10)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert robot.asked() <= 3
+        await client.get(f"{API}/items")
+    assert robot.asked() == asked
 
 
 async def test_outage_of_the_issuer_is_told(site: Site, api: Api) -> None:

@@ -163,7 +163,7 @@ async def test_uses_of_tokens_are_noted_now_and_then(backend: CookieBackend, mak
     """Once in ten minutes, and only where there is more than one token to choose from when a cookie is full."""
     session = make_session(tokens=2)
     await backend.start(session)
-    token = replace(next(iter(session.access_tokens.values())), used_at=int(clock.now))
+    token = next(iter(session.access_tokens.values())).used(int(clock.now))
     clock.now += 599
     assert backend.used(session, token) is session
     clock.now += 1

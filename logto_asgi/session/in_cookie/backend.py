@@ -209,7 +209,7 @@ class CookieBackend(Storeless):
         now = int(self._clock())
         if len(session.access_tokens) < 2 or now - token.used_at < self._roll_interval:
             return session
-        tokens = MappingProxyType({**session.access_tokens, token.key: replace(token, used_at=now)})
+        tokens = MappingProxyType({**session.access_tokens, token.key: token.used(now)})
         successor = replace(session, version=session.version + 1, access_tokens=tokens)
         return successor if self.save(successor, spent=None) else session
 
