@@ -5,14 +5,14 @@ A test that passes with what no visitor can have would be worse than none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from logto_asgi.config import LogtoConfig
 from logto_asgi.errors import SetupError
 from logto_asgi.models import UserScope
 
-__all__ = ["check_claims", "check_granted"]
+__all__ = ["check_claims", "check_granted", "may_have"]
 
 _SCOPES = {
     "roles": UserScope.ROLES,
@@ -22,10 +22,17 @@ _SCOPES = {
 """Claims that guards go by, and the scope that makes Logto send each."""
 
 
-def check_granted(granted: Iterable[str], configs: Iterable[LogtoConfig]) -> None:
-    """Raise `SetupError` for a scope of access tokens that no configuration asks for at sign-in."""
-    asked = {scope for config in configs for scope in config.scopes}
-    missing = sorted(set(granted) - asked)
+def may_have(scope: str, config: LogtoConfig) -> bool:
+    """Tell whether a visitor of this app may have a scope: Logto grants what sign-in asks for, and no more."""
+    return scope in config.scopes or not config.is_logto
+
+
+def check_granted(granted: Iterable[str], configs: Sequence[LogtoConfig]) -> None:
+    """Raise `SetupError` for a scope of access tokens that Logto would not grant: sign-in does not ask for it.
+
+    Another issuer grants what it likes (RFC 6749 §3.3).
+    """
+    missing = sorted(scope for scope in set(granted) if not any(may_have(scope, config) for config in configs))
     if missing:
         raise SetupError(
             f"The test grants {', '.join(map(repr, missing))}, and sign-in does not ask for it: no visitor would have "
@@ -33,14 +40,13 @@ def check_granted(granted: Iterable[str], configs: Iterable[LogtoConfig]) -> Non
         )
 
 
-def check_claims(claims: Mapping[str, Any], configs: Iterable[LogtoConfig]) -> None:
+def check_claims(claims: Mapping[str, Any], configs: Sequence[LogtoConfig]) -> None:
     """Raise `SetupError` for roles and organizations that Logto would not send: sign-in does not ask for them.
 
     Another issuer sends what it likes.
     """
-    known = list(configs)
     for name, scope in _SCOPES.items():
-        if claims.get(name) and all(config.is_logto and scope not in config.scopes for config in known):
+        if claims.get(name) and not any(may_have(scope, config) for config in configs):
             raise SetupError(
                 f"The test says {name}=…, and sign-in does not ask for it: no visitor would have the claim. "
                 f"Add the scope: LogtoConfig(scopes=[UserScope.{scope.name}]) or LOGTO_SCOPES."

@@ -12,6 +12,7 @@ from logto_asgi.errors import LogtoError
 from logto_asgi.models import AccessToken, Session
 from logto_asgi.runtime import Logto
 from logto_asgi.session.loaded import Loaded
+from logto_asgi.testing.asked import may_have
 from logto_asgi.testing.standing import Answers, Standing
 from logto_asgi.token_rules import TokenKey
 
@@ -89,7 +90,7 @@ class StandIn(Standing):
             raise value
         granted = self._granted.get((resource, organization_id), ())
         # Of two apps in one, only that which asks for a scope at sign-in gets it.
-        scopes = tuple(scope for scope in granted if scope in self._runtime.config.scopes)
+        scopes = tuple(scope for scope in granted if may_have(scope, self._runtime.config))
         now = int(self._runtime.clock())
         return session, AccessToken(value, now + _HOUR, scopes, resource, organization_id, now, now)
 

@@ -53,7 +53,7 @@ def signed_in(
 
     What a request is refused for still applies: an unsafe method or a WebSocket from another site, a bearer token,
     and a resource that is not configured. Raises `SetupError` when the app has no LogtoMiddleware, or no sign-in, and
-    for what no visitor could have, because sign-in does not ask for it: a scope in `granted`, and at Logto the claims
+    for what no visitor could have, because sign-in does not ask Logto for it: a scope in `granted`, and the claims
     `roles`, `organizations` and `organization_roles`.
     """
     somebody = Somebody(

@@ -571,6 +571,9 @@ def test_a_scope_that_sign_in_never_asks_for_is_refused(key: Any) -> None:
         pass
     with signed_in(app, granted={key: "read:items"}):
         pass
+    elsewhere = fastapi_app(endpoint=None, issuer="https://unreachable.invalid")
+    with signed_in(elsewhere, granted={key: "a b"}):  # another issuer grants what it likes
+        pass
 
 
 def test_of_two_apps_the_one_that_asks_for_a_scope_gets_it() -> None:
