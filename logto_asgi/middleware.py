@@ -9,18 +9,18 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Iterable, MutableMapping, Sequence
-from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from logto_asgi.credentials import Credentials
-from logto_asgi.errors import ConfigurationError, ConfigurationProblem, IssuerError, LogtoError, SetupError
+from logto_asgi.errors import ConfigurationError, ConfigurationProblem, SetupError
 from logto_asgi.guards import same_app, take_bearer
 from logto_asgi.presented import BEARER_SUBPROTOCOL, brings_token, offers_bearer
 from logto_asgi.requirements import Way, requirement_of
 from logto_asgi.responses import answer_in_place, install
 from logto_asgi.runtime import Logto
+from logto_asgi.starting import starts
 from logto_asgi.user import SCOPE_KEY, LogtoUser, visit_of
 from logto_asgi.visit import Visit
 
@@ -143,7 +143,7 @@ class LogtoMiddleware:
         app = scope.get("app")
         if app is not None and hasattr(app, "state"):
             app.state.logto = self.logto
-        if not await self._checked(scope, receive, send):
+        if not await starts(self.logto, scope, receive, send):
             return
 
         async def send_then_close(message: Message) -> None:
@@ -152,44 +152,6 @@ class LogtoMiddleware:
             await send(message)
 
         await self.app(scope, receive, send_then_close)
-
-    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Look whether everything is there. What is not ends the start only if the configuration wants that."""
-        held = _held_back.set([])
-        try:
-            await self.logto.check()
-        except LogtoError as error:
-            await receive()
-            message = f"logto-asgi could not start with {self.logto.config.issuer}: {error.message}"
-            if isinstance(error, IssuerError):
-                reasons = _held_back.get() or [error.message]
-                message = f"logto-asgi could not verify {self.logto.config.issuer}: {reasons[-1]}"
-            error.add_note(message)
-            await self.logto.aclose()
-            await send({"type": "lifespan.startup.failed", "message": message})
-            # A server has heard now, and may print an error besides with its traceback. A test client, which as a rule
-            # names no version of ASGI, waits for the error, as Starlette raises it: without one for ever.
-            if "asgi" not in scope:
-                raise
-            return False
-        finally:
-            _held_back.reset(held)
-        return True
-
-
-_held_back: ContextVar[list[str] | None] = ContextVar("logto_asgi_held_back", default=None)
-
-
-def _hold_back(record: logging.LogRecord) -> bool:
-    """Let through what the transport logs, except while an app starts: one sentence tells then why it does not."""
-    held = _held_back.get()
-    if held is None or record.levelno < logging.WARNING:
-        return True
-    held.append(record.getMessage())
-    return False
-
-
-logging.getLogger("logto_asgi.oidc.transport").addFilter(_hold_back)
 
 
 def _place(scope: Scope, user: LogtoUser, visit: Visit) -> None:
