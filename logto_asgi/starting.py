@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
@@ -15,15 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["starts"]
 
-_held_back: ContextVar[list[str] | None] = ContextVar("logto_asgi_held_back", default=None)
-
 
 async def starts(logto: Logto, scope: Scope, receive: Receive, send: Send) -> bool:
     """Look whether everything is there. What is not ends the start only if the configuration wants that.
 
     Returns False where the start has failed and the server knows. Raises what is wrong to a test client instead.
     """
-    held = _held_back.set([])
     try:
         await logto.check()
     except LogtoError as error:
@@ -37,25 +32,10 @@ async def starts(logto: Logto, scope: Scope, receive: Receive, send: Send) -> bo
         if "asgi" not in scope:
             raise
         return False
-    finally:
-        _held_back.reset(held)
     return True
 
 
 def _sentence(logto: Logto, error: LogtoError) -> str:
-    if not isinstance(error, IssuerError):
-        return f"logto-asgi could not start with {logto.config.issuer}: {error.message}"
-    reasons = _held_back.get() or [error.message]
-    return f"logto-asgi could not verify {logto.config.issuer}: {reasons[-1]}"
-
-
-def _hold_back(record: logging.LogRecord) -> bool:
-    """Let through what the transport logs, except while an app starts: one sentence tells then why it does not."""
-    held = _held_back.get()
-    if held is None or record.levelno < logging.WARNING:
-        return True
-    held.append(record.getMessage())
-    return False
-
-
-logging.getLogger("logto_asgi.oidc.transport").addFilter(_hold_back)
+    what = "verify" if isinstance(error, IssuerError) else "start with"
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    return f"logto-asgi could not {what} {logto.config.issuer}: {error.message}{notes}"

@@ -159,7 +159,7 @@ class Transport:
             await own.aclose()
 
     async def _send(self, request: Request, retry_until: float | None) -> Answer:
-        answer = await self._attempt(request)
+        answer, reason = await self._attempt(request)
         pause = _pause_before_retry(answer)
         if pause is not None and _fits(pause, retry_until):
             why = "it could not be delivered" if answer is None else f"HTTP {answer.status}"
@@ -167,21 +167,22 @@ class Transport:
             await self._sleep(pause)
             if self._on_retry is not None:
                 self._on_retry()
-            answer = await self._attempt(request)
+            answer, reason = await self._attempt(request)
         if answer is None:
-            raise IssuerUnavailable(_UNREACHABLE, processed=False, unreachable=True)
+            raise _unreachable(request, reason, processed=False)
         return answer
 
-    async def _attempt(self, request: Request) -> Answer | None:
-        """Return the answer, or None when no connection came about. Raise `IssuerUnavailable` where one broke."""
+    async def _attempt(self, request: Request) -> tuple[Answer | None, str]:
+        """Return the answer, or None and why no connection came about. Raise `IssuerUnavailable` where one broke."""
         client = self._handed_in or self._own or await self._making.run(self._make)
         try:
-            return await self._stream(client, request)
+            return await self._stream(client, request), ""
         except _errors_of(client) as error:
-            logger.warning("the issuer cannot be reached at %s: %s", _place(request.url), _reason(error))
+            reason = _reason(error)
+            logger.warning("the issuer cannot be reached at %s: %s", _place(request.url), reason)
             if not _NOT_CONNECTED.isdisjoint(kind.__name__ for kind in type(error).__mro__):
-                return None
-        raise IssuerUnavailable(_UNREACHABLE, unreachable=True)
+                return None, reason
+        raise _unreachable(request, reason, processed=None)
 
     async def _make(self) -> HTTPClient:
         # 20 ms of CPU for the TLS context and the import: in a thread, so that no other request waits.
@@ -211,6 +212,13 @@ async def within(seconds: float | None, work: Awaitable[T]) -> T:
     except TimeoutError:
         pass
     raise IssuerUnavailable(_SILENT)
+
+
+def _unreachable(request: Request, reason: str, *, processed: bool | None) -> IssuerUnavailable:
+    """Return the error for a connection that failed. Where and why is a note: for a traceback, never for a visitor."""
+    error = IssuerUnavailable(_UNREACHABLE, processed=processed, unreachable=True)
+    error.add_note(f"no connection to {_place(request.url)}: {reason}")
+    return error
 
 
 def header_value(text: str) -> str:
