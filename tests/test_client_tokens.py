@@ -355,8 +355,9 @@ async def test_nobody_is_given_a_token_that_expired_while_waiting(robot: Robot) 
     await kept.get(wish)
     robot.clock.move(LIFETIME - MARGIN)
     gate.clear()
-    with pytest.raises(IssuerUnavailable):
-        await kept.get(wish)
+    async with asyncio.timeout(10):
+        with pytest.raises(IssuerUnavailable):
+            await kept.get(wish)
     await kept.drain(0)
 
 
@@ -611,7 +612,7 @@ async def test_text_that_is_no_name_is_refused(robot: Robot, asked: dict[str, An
 
 
 @pytest.mark.parametrize("length", [43, 16_000])
-async def test_what_is_kept_is_bounded_in_bytes(length: int) -> None:
+async def test_what_is_kept_is_bounded(length: int) -> None:
     """Four MiB of memory, whether tokens are long or short; a short one takes far more than its text."""
     many = 6_000 if length == 43 else 300
     kept = KeptTokens(LogtoConfig.without_sign_in(issuer="https://issuer.example"), lambda: 0.0)
@@ -710,7 +711,7 @@ async def test_the_app_s_own_fault_in_an_exchange_is_told_to_its_log(
         ("access_denied", ORGANIZATION, "no member of this organization"),
     ],
 )
-async def test_refusal_of_a_person_is_told_to_the_person(
+async def test_refusal_of_an_exchange_says_what_to_do(
     robot: Robot, caplog: pytest.LogCaptureFixture, error: str, organization_id: str | None, words: str
 ) -> None:
     """A token that is spent, a user who is no member: 403, our words, the issuer's code, no token and no resource."""
@@ -939,8 +940,9 @@ async def test_closing_waits_for_what_is_under_way(robot: Robot) -> None:
 
 async def test_closing_waits_for_what_is_begun_meanwhile(robot: Robot) -> None:
     """A job that asks for its next token as soon as it has one leaves nothing behind, and opens no second client."""
-    gate = asyncio.Event()
-    robot.network.step_in("/token", held(gate))
+    gates = [asyncio.Event(), asyncio.Event()]
+    for gate in gates:
+        robot.network.step_in("/token", held(gate))
 
     async def job() -> None:
         await robot.token()
@@ -950,10 +952,13 @@ async def test_closing_waits_for_what_is_begun_meanwhile(robot: Robot) -> None:
     await until(robot.asked)
     closing = asyncio.create_task(robot.logto.aclose())
     await asyncio.sleep(0)
-    gate.set()
-    await closing
-    assert (robot.logto.client_tokens._own.waiting(), len(robot.logto._clients), robot.asked()) == (0, 0, 2)
-    await caller
+    gates[0].set()
+    await until(lambda: robot.asked() == 2)
+    assert await asyncio.wait([closing], timeout=0.05) == (set(), {closing})
+    gates[1].set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(closing, caller)
+    assert (robot.logto.client_tokens._own.waiting(), len(robot.logto._clients)) == (0, 0)
 
 
 async def test_closing_waits_for_introspection(robot: Robot) -> None:
@@ -973,16 +978,17 @@ async def test_closing_waits_for_introspection(robot: Robot) -> None:
     assert len(robot.logto._clients) == 0
 
 
-async def test_caller_of_a_stopped_request_hears_of_its_own_end(robot: Robot) -> None:
-    """A caller that is cancelled while its request is stopped is cancelled, and no error takes its place."""
-    robot.network.step_in("/token", held(asyncio.Event()))
-    caller = asyncio.create_task(robot.token())
-    await until(robot.asked)
-    draining = asyncio.create_task(robot.logto.client_tokens.drain(0))
+async def test_caller_of_a_stopped_request_hears_of_its_own_end() -> None:
+    """A caller that is cancelled in the moment in which its request is stopped is cancelled, and hears no error."""
+    flights: Flights[bool] = Flights()
+    caller = asyncio.create_task(flights.join("key", asyncio.Event().wait))
+    await until(flights.waiting)
+    (work,) = flights._of_this_loop().values()
+    work.cancel()
+    await until(work.done)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    await draining
 
 
 async def test_what_does_not_end_is_stopped(robot: Robot) -> None:
