@@ -1016,6 +1016,25 @@ async def test_work_that_is_done_is_not_joined_again() -> None:
     assert flights.waiting() <= 1
 
 
+async def test_work_that_is_done_takes_nobody_s_place() -> None:
+    """What was begun between the end of some work and its callback is still found by whoever asks next."""
+    flights: Flights[object] = Flights()
+
+    async def at_once() -> None:
+        pass
+
+    first = asyncio.create_task(flights.join("key", at_once))
+    await until(flights.waiting)
+    (work,) = flights._of_this_loop().values()
+    await until(work.done)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await flights.join("key", asyncio.Event().wait)
+    await first
+    assert flights.waiting() == 1
+    await flights.drain(0)
+
+
 # -- Jobs --------------------------------------------------------------------------------------------------------------
 
 
