@@ -58,7 +58,8 @@ class Actions:
         """Make a request, judge the answer, and deliver it."""
         visit = Visit(browser, process, path, browser.header if cookie is None else cookie, patience)
         begun = await self.model.begin(visit)
-        self.old = [*self.old[-5:], (visit.cookie, self.world.generation)]
+        if cookie is None:  # one that is shown again is as old as it was
+            self.old = [*self.old[-5:], (visit.cookie, self.world.generation)]
         visit.on_headers = lambda response: self.model.judge_headers(visit, begun, response)
         shown_path = visit.path
         if gate is not None:

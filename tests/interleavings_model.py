@@ -234,6 +234,7 @@ class Model:
         """Compare a finished request with what it may say."""
         response = visit.response
         if response is None:
+            self._may_have_touched(begun)
             return
         text = f"{visit.path} as {begun.login and begun.login.sub}: {response.status} {response.body[:90]!r}"
         if visit.path == "/public":
@@ -242,6 +243,7 @@ class Model:
         assert response.status in (200, 401, 503), text
         if response.status == 503:
             assert self.is_excused(begun), f"nothing is away, but {text}"
+            self._may_have_touched(begun)
             return
         sub = response.json()["sub"] if response.status == 200 else None
         if sub is not None:
@@ -266,6 +268,11 @@ class Model:
         assert self.world.now() < token["exp"], f"{what}: an expired token"
         if what == "forced":
             assert self.world.issued[value] >= begun.loop_at, "a token from before it was asked for"
+
+    def _may_have_touched(self, begun: Begun) -> None:
+        """Take note that the store may have heard of a request that brought no good answer."""
+        if begun.login is not None and not self.must_not_know(begun):
+            begun.login.touched_to = max(begun.login.touched_to, begun.at)
 
     def _touch(self, begun: Begun) -> None:
         login = begun.login

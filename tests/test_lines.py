@@ -20,7 +20,7 @@ SESSION = Session(
     version=1,
     created_at=0,
     sealed_at=0,
-    claims=IdTokenClaims(iss="https://issuer.example", sub="alice", aud="app", exp=9, iat=1),
+    claims=IdTokenClaims.parse({"iss": "https://issuer.example", "sub": "alice", "aud": "app", "exp": 9, "iat": 1}),
 )
 
 
