@@ -27,14 +27,17 @@ app = FastAPI()
 app.add_middleware(LogtoMiddleware, config=config)
 app.include_router(auth_router(config))
 
-ORG, BOTH = "{org_id}", ("session", "bearer")  # the id is the path parameter of that name
+ORG = "{org_id}"  # the path parameter of that name
 # By membership and by role, for pages: what the user's ID token says of each organization.
 Member = Annotated[LogtoUser, Depends(require_auth(organization=ORG))]
 Admin = Annotated[LogtoUser, Depends(require_auth(organization=ORG, organization_roles=["admin"]))]
 # By permission, for the API: what the access token for this organization says.
-Manager = Annotated[LogtoUser, Depends(require_auth(accept=BOTH, organization=ORG, scopes=["manage:members"]))]
+Manager = Annotated[
+    LogtoUser, Depends(require_auth(accept=("session", "bearer"), organization=ORG, scopes=["manage:members"]))
+]
 Reader = Annotated[
-    LogtoUser, Depends(require_auth(accept=BOTH, organization=ORG, resource=RESOURCE, scopes=["read:items"]))
+    LogtoUser,
+    Depends(require_auth(accept=("session", "bearer"), organization=ORG, resource=RESOURCE, scopes=["read:items"])),
 ]
 
 shelves: dict[str, list[str]] = {}

@@ -123,7 +123,7 @@ async def decide(user: LogtoUser, visit: Visit, token: str | None, need: Require
         if is_due(visit, need.claims_max_age):
             await recheck(visit, need.claims_max_age)
         if need.asks_more:
-            await _decide_session(user, visit, need, scope)
+            await _decide_session(visit, need, scope)
     else:
         await _decide_bearer(visit, token, need, scope)
     if need.predicate is not None:
@@ -150,7 +150,7 @@ async def take_bearer(visit: Visit, need: Requirement) -> None:
         visit.failure = error
 
 
-async def _decide_session(user: LogtoUser, visit: Visit, need: Requirement, scope: Any) -> None:
+async def _decide_session(visit: Visit, need: Requirement, scope: Any) -> None:
     session = visit.ask()
     if session is None:  # it was signed out while its claims were refreshed
         install(scope)
