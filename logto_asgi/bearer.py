@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from logto_asgi.claims import AccessTokenClaims
+from logto_asgi.claims import ODD, AccessTokenClaims
 from logto_asgi.errors import InvalidToken, IssuerError, IssuerUnavailable, VerificationError
 from logto_asgi.introspection import Introspection
 from logto_asgi.oidc.jose import MAX_TOKEN
@@ -42,6 +42,7 @@ _TOLD_FOR = 10
 _MOST_KINDS = 64
 
 _CONTAINERS = (dict, list, tuple)
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 _CHANGEABLE = (dict, list, BaseModel)
 _FORM = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
 """What a bearer token may look like (RFC 6750 §2.1)."""
@@ -188,14 +189,16 @@ class BearerTokens:
         self, key: bytes, token: str, claims: AccessTokenClaims, signed_by: PublicKey | None
     ) -> AccessTokenClaims:
         now, leeway = self._clock(), self._config.clock_leeway
-        changeable = _is_changeable(claims)
+        containers = _containers(claims)
+        changeable = any(isinstance(value, _CHANGEABLE) for value in containers)
         expires_at: float = claims.exp + leeway
         if signed_by is None:
             expires_at = min(expires_at, now + self._config.introspection_cache)
         if now < expires_at:
             starts_at = max(claims.iat, claims.nbf or 0) - leeway
             fingerprint = None if signed_by is None else signed_by.fingerprint
-            cost = _EMPTY_ENTRY + len(token) + _size_of_containers(claims)
+            # In memory, lists and objects are many times their text.
+            cost = _EMPTY_ENTRY + len(token) + sum(map(_size, containers))
             entry = _Remembered(claims, starts_at, expires_at, fingerprint, cost, changeable)
             self._memory.put(key, entry, now=now)
         # Others may have waited for the same answer of the issuer, and get the same claims.
@@ -211,34 +214,23 @@ def _check_form(token: str) -> None:
         raise InvalidToken("This is no access token: it has characters that none has.", check="format")
 
 
-def _held(claims: AccessTokenClaims) -> list[dict[str, Any]]:
-    """Return the dictionaries in which the model keeps its claims."""
-    return [claims.__dict__, claims.__pydantic_extra__ or {}, claims.__pydantic_private__ or {}]
-
-
-def _is_changeable(claims: AccessTokenClaims) -> bool:
-    """Tell whether claims hold what is not frozen: lists and objects, also within the address."""
-    values = [value for each in _held(claims) for name, value in each.items() if value or name != "_odd"]
-    return any(isinstance(value, _CHANGEABLE) for value in values)
+def _containers(claims: AccessTokenClaims) -> list[Any]:
+    """Return the claims that hold others: lists, objects and the address, also those of an unexpected type."""
+    known = claims.__dict__
+    values = [known.get(name) for name in claims.model_fields_set]
+    values += (claims.__pydantic_extra__ or {}).values()
+    values += known.get(ODD, {}).values()
+    return [value for value in values if type(value) not in _PLAIN]
 
 
 def _copied(claims: AccessTokenClaims) -> AccessTokenClaims:
     """Return claims of their own: `deepcopy` of all of them would take three times as long."""
     copy = claims.model_copy()
-    for each in _held(copy):
+    for each in (copy.__dict__, copy.__pydantic_extra__ or {}):
         for name, value in each.items():
             if isinstance(value, _CHANGEABLE):
                 each[name] = deepcopy(value)
     return copy
-
-
-def _size_of_containers(claims: AccessTokenClaims) -> int:
-    """Return the bytes of lists and objects among the claims: in memory they are many times their text."""
-    known = claims.__dict__
-    values = [known.get(name) for name in claims.model_fields_set]
-    for more in (claims.__pydantic_extra__, claims.__pydantic_private__):
-        values += (more or {}).values()
-    return sum([_size(value) for value in values if value and isinstance(value, _CONTAINERS)])
 
 
 def _size(value: Any) -> int:

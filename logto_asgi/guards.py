@@ -73,7 +73,8 @@ def enter(scope: Any, need: Requirement) -> tuple[LogtoUser, Visit, str | None]:
     user, visit = visitor(scope)
     if need.bearer:
         visit.varies_by_token = True
-        _check_resource_is_named(need, visit)
+        if need.resource is None and need.organization is None:
+            _check_api_is_named(visit)
         token = _presented(scope, visit, need)
         if token is not None:
             return user, visit, token
@@ -88,9 +89,9 @@ def enter(scope: Any, need: Requirement) -> tuple[LogtoUser, Visit, str | None]:
     return user, visit, None
 
 
-def _check_resource_is_named(need: Requirement, visit: Visit) -> None:
+def _check_api_is_named(visit: Visit) -> None:
     """Tell the app's makers before somebody takes a 401 for proof that everything is set up."""
-    if need.resource is None and need.organization is None and visit.runtime.config.api_resource is None:
+    if visit.runtime.config.api_resource is None:
         visit.prepare_errors()
         raise SetupError(
             "A guard takes bearer tokens and names no resource. Set LogtoConfig(api_resource=…) or LOGTO_API_RESOURCE, "

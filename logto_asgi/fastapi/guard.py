@@ -4,7 +4,7 @@ Annotations are real objects here: FastAPI reads the signatures of the guards. W
 """
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, NoReturn, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, Unpack, overload
 
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
@@ -166,10 +166,10 @@ class Configurable(Entrance[T]):
 class BearerConfigurable(Configurable[T]):
     """A configurable entrance for callers with a bearer token. To type checkers it takes `BearerOptions`."""
 
-    @overload  # type: ignore[override]
-    def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Coroutine[Any, Any, T]: ...
-    @overload
-    def __call__(self, **options: Unpack[BearerOptions]) -> Entrance[T]: ...
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        """Do as every configurable entrance does."""
-        return super().__call__(*args, **options)
+    if TYPE_CHECKING:  # a method of its own would be one call more for each request
+
+        @overload  # type: ignore[override]
+        def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Coroutine[Any, Any, T]: ...
+        @overload
+        def __call__(self, **options: Unpack[BearerOptions]) -> Entrance[T]: ...
+        def __call__(self, *args: Any, **options: Any) -> Any: ...  # noqa: D102
