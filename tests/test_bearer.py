@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from logto_asgi.bearer import BearerTokens
-from logto_asgi.claims import AccessTokenClaims, IdTokenClaims, UserInfo
+from logto_asgi.claims import ODD, AccessTokenClaims, IdTokenClaims, UserInfo
 from logto_asgi.errors import InvalidToken, IssuerUnavailable, VerificationError
 from logto_asgi.events import Events
 from logto_asgi.models import TokenSet
@@ -479,7 +479,7 @@ CHANGEABLE: dict[str, tuple[dict[str, Any], Any]] = {
     "a-list-in-an-object": ({"o": {"rights": ["read"]}}, lambda claims: claims.o["rights"].append("admin")),
     "an-empty-object": ({"o": {}}, lambda claims: claims.o.update(admin=True)),
     "the-actor": ({"act": {"sub": "bob"}}, lambda claims: claims.act.update(sub="admin")),
-    "a-claim-of-another-type": ({"amr": {"x": ["pwd"]}}, lambda claims: claims.__dict__["odd claims"]["amr"]["x"].append("mfa")),
+    "a-claim-of-another-type": ({"amr": {"x": ["pwd"]}}, lambda claims: vars(claims)[ODD]["amr"]["x"].append("mfa")),
     "in-the-address": ({"address": {"x": ["a"]}}, lambda claims: claims.address.x.append("b")),
     "raw": ({"rights": ["read"]}, lambda claims: claims.raw()["rights"].append("admin")),
     "raw-of-another-type": ({"amr": {"x": ["pwd"]}}, lambda claims: claims.raw()["amr"]["x"].append("mfa")),
