@@ -22,7 +22,7 @@ from logto_asgi.errors import (
     TokenRequired,
 )
 from logto_asgi.origins import SAFE_METHODS, is_same_origin_request
-from logto_asgi.permissions import decide_bearer, decide_session, satisfies_predicate
+from logto_asgi.permissions import decide_bearer, decide_session, no_api_named, satisfies_predicate
 from logto_asgi.presented import brings_token, check_single, presented_token
 from logto_asgi.requirements import Requirement
 from logto_asgi.responses import install
@@ -93,10 +93,7 @@ def _check_api_is_named(visit: Visit) -> None:
     """Tell the app's makers before somebody takes a 401 for proof that everything is set up."""
     if visit.runtime.config.api_resource is None:
         visit.prepare_errors()
-        raise SetupError(
-            "A guard takes bearer tokens and names no resource. Set LogtoConfig(api_resource=…) or LOGTO_API_RESOURCE, "
-            "or name it at the guard: resource=…"
-        )
+        raise no_api_named()
 
 
 def passes_at_once(visit: Visit, token: str, need: Requirement, scope: Any) -> bool:
@@ -131,7 +128,7 @@ async def decide(user: LogtoUser, visit: Visit, token: str | None, need: Require
         install(scope)
         try:
             await satisfies_predicate(need, user, HTTPConnection(scope))
-        except BaseException as error:
+        except BaseException as error:  # also where the app's own function fails, or the request was given up
             visit.bearer, visit.organizations = before
             if token is not None and isinstance(error, PermissionDenied):
                 with_challenge(error, visit, need)

@@ -28,12 +28,20 @@ if TYPE_CHECKING:
     from logto_asgi.user import LogtoUser
     from logto_asgi.visit import Visit
 
-__all__ = ["decide_bearer", "decide_session", "satisfies_predicate"]
+__all__ = ["decide_bearer", "decide_session", "no_api_named", "satisfies_predicate"]
 
 logger = logging.getLogger("logto_asgi")
 
 _warned: set[tuple[str, str, str]] = set()
 """Issuer, app and scope of each slip that was told."""
+
+
+def no_api_named() -> SetupError:
+    """Return what explains a guard for bearer tokens that nothing says the audience of."""
+    return SetupError(
+        "A guard takes bearer tokens, and nothing says which API they must be for. Set LogtoConfig(api_resource=…) or "
+        "LOGTO_API_RESOURCE; bearer_token, require_auth and RequireAuthMiddleware also take it as resource=…"
+    )
 
 
 # -- By bearer token ---------------------------------------------------------------------------------------------------
@@ -90,10 +98,7 @@ def _check_audience(claims: AccessTokenClaims, need: Requirement, config: LogtoC
 
 def _check_resource(claims: AccessTokenClaims, resource: str | None) -> None:
     if resource is None:
-        raise SetupError(
-            "A guard takes bearer tokens and names no resource. Set LogtoConfig(api_resource=…) or LOGTO_API_RESOURCE, "
-            "or name it at the guard: resource=…"
-        )
+        raise no_api_named()
     if resource not in claims.audiences:
         raise InvalidToken(
             f"The access token is for another API. This one is {resource}, letter for letter.", check="aud"
